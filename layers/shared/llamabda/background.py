@@ -1,0 +1,78 @@
+"""Values that are slow to make: made once, by one thread, while others go on or wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, Literal, TypeVar
+
+from llamabda.errors import LlamabdaError
+
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """A provider that makes its value at the first call; callers at the same moment wait for that one.
+
+    A failure is not kept: the next call tries again.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._lock = threading.RLock()
+        self._value: T | None = None
+
+    def __call__(self) -> T:
+        value = self._value
+        if value is None:
+            with self._lock:
+                value = self._value
+                if value is None:
+                    value = self._value = self._make()
+        return value
+
+
+class Background(Generic[T]):
+    """A value that a thread of its own makes, from `start` (or the first `wait`) on."""
+
+    def __init__(self, make: Callable[[], T], *, name: str) -> None:
+        self._make = make
+        self._name = name
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._value: T | None = None
+        self._error: LlamabdaError | None = None
+
+    @property
+    def state(self) -> Literal["idle", "loading", "ready", "failed"]:
+        if self._value is not None:
+            return "ready"
+        if self._error is not None:
+            return "failed"
+        return "idle" if self._thread is None else "loading"
+
+    def start(self) -> None:
+        """Returns at once; further calls do nothing."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"load-{self._name}", daemon=True)
+                self._thread.start()
+
+    def peek(self) -> T | None:
+        """The value when it is there. Raises what the making raised."""
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def wait(self, timeout: float | None = None) -> T | None:
+        """The value; None when it is not there after `timeout` seconds. Raises what the making raised."""
+        self.start()
+        if self._thread is not None:
+            self._thread.join(timeout)
+        return self.peek()
+
+    def _run(self) -> None:
+        try:
+            self._value = self._make()
+        except LlamabdaError as exc:
+            self._error = exc

@@ -1,0 +1,71 @@
+"""Every setting, from the environment or a `.env` file in the working folder."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# Names that other RAG services use and that mean nothing here any more, with what to use instead.
+GONE = {
+    "SECRET_KEY": "tokens are signed with an RSA key: SIGNING_KEY_FILE (made on first run)",
+    "ALGORITHM": "tokens are always RS256",
+    "LLAMA_CPP_PATH": "llama.cpp runs inside the process; set MODEL_PATH to a GGUF file",
+}
+
+
+class Settings(BaseSettings):
+    """Read once at start. Names are upper case in the environment: `app_name` is `APP_NAME`."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    app_name: str = "Llamabda"
+    debug: bool = False
+    home: Path = Field(default=Path("~/.llamabda"), validation_alias=AliasChoices("LLAMABDA_HOME", "home"))
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+
+    # accounts and tokens
+    signing_key_file: Path | None = None  # default: <home>/signing-key.pem
+    token_issuer: str = "https://llamabda.local"
+    token_audience: str = "llamabda"
+    access_token_expire_minutes: int = Field(default=60, ge=1, le=1440)
+    cors_origins: str = ""  # comma-separated origins; empty: none
+
+    # models
+    embed_model_name: str = "sentence-transformers/all-MiniLM-L6-v2"
+    embed_backend: str = Field(default="onnx", pattern="^(onnx|sentence_transformers)$")
+    model_path: str = "smollm2-135m-instruct"  # a GGUF file, a name from the catalogue, or "" for none: extracts only
+    n_ctx: int = Field(default=2048, ge=256, le=131072)  # tokens
+    max_queue: int = Field(default=4, ge=0, le=1000)  # questions that may wait for the model
+
+    # limits
+    ask_deadline_seconds: float = Field(default=25.0, gt=0, le=900)
+    max_body_bytes: int = Field(default=6_000_000, ge=1_000)  # a Lambda request cannot be larger than 6 MB
+    max_question_chars: int = Field(default=4_000, ge=1)
+
+    @property
+    def home_dir(self) -> Path:
+        return self.home.expanduser().absolute()
+
+    @property
+    def key_file(self) -> Path:
+        return (self.signing_key_file or self.home_dir / "signing-key.pem").expanduser()
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        return tuple(o.strip() for o in self.cors_origins.split(",") if o.strip())
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings()
+
+
+def obsolete() -> list[str]:
+    """A warning for each setting that is set but has no effect any more, naming what replaced it."""
+    return [f"{name} is set but has no effect: {instead}" for name, instead in GONE.items() if os.environ.get(name)]
