@@ -1,0 +1,315 @@
+"""The catalog of documents in SQLite."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from llamabda.adapters.sqlite.database import Database
+from llamabda.errors import InvalidInput
+from llamabda.types import DocState, Document, DocumentPage, GenerationKey, Metadata
+
+# documents: one row per document ever seen; a deleted one stays as a tombstone, so that its generations are not
+#   allotted again and an event older than the delete finds its sequencer.
+# generations: every version whose chunks or texts may exist; `dead_since` is set once it is garbage.
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS documents (
+    tenant TEXT NOT NULL, id TEXT NOT NULL, source TEXT NOT NULL, state TEXT NOT NULL,
+    last_generation INTEGER NOT NULL, live_generation INTEGER, deleted_upto INTEGER NOT NULL DEFAULT 0,
+    sequencer TEXT, sha256 TEXT NOT NULL DEFAULT '', bytes INTEGER NOT NULL DEFAULT 0,
+    chunks INTEGER NOT NULL DEFAULT 0, metadata TEXT NOT NULL, error TEXT,
+    created_at REAL NOT NULL, updated_at REAL NOT NULL,
+    PRIMARY KEY (tenant, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS generations (
+    tenant TEXT NOT NULL, doc_id TEXT NOT NULL, generation INTEGER NOT NULL,
+    begun_at REAL NOT NULL, went_live INTEGER NOT NULL DEFAULT 0, dead_since REAL,
+    PRIMARY KEY (tenant, doc_id, generation)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS generations_dead ON generations (dead_since) WHERE dead_since IS NOT NULL;
+CREATE INDEX IF NOT EXISTS generations_pending ON generations (begun_at) WHERE went_live = 0 AND dead_since IS NULL
+"""
+
+_COLUMNS = "tenant, id, source, state, live_generation, sha256, bytes, chunks, metadata, error, created_at, updated_at"
+_VISIBLE = "state != 'deleted'"
+_LIVE_BATCH = 200  # documents per query: SQLite takes a bounded number of parameters
+
+
+class SqliteCatalog:
+    """The Catalog port over two tables; every method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.script(_SCHEMA)
+
+    def begin(
+        self,
+        tenant: str,
+        doc_id: str,
+        *,
+        source: str,
+        metadata: Metadata,
+        state: DocState = "processing",
+        sequencer: str | None = None,
+    ) -> int | None:
+        now = _now()
+        with self._database.write() as db:
+            row = db.execute(
+                "SELECT last_generation, sequencer, state FROM documents WHERE tenant = ? AND id = ?", (tenant, doc_id)
+            ).fetchone()
+            if row is not None and _behind(sequencer, row[1]):
+                return None
+            generation = 1 if row is None else int(row[0]) + 1
+            if row is None or row[2] == "deleted":  # a new document, or one that starts a new life
+                db.execute(
+                    "INSERT INTO documents"
+                    " (tenant, id, source, state, last_generation, metadata, created_at, updated_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO UPDATE SET source = excluded.source,"
+                    " state = excluded.state, last_generation = excluded.last_generation,"
+                    " metadata = excluded.metadata, created_at = excluded.created_at,"
+                    " updated_at = excluded.updated_at, error = NULL",
+                    (tenant, doc_id, source, state, generation, _dump(metadata), now, now),
+                )
+            else:
+                db.execute(
+                    "UPDATE documents SET state = ?, last_generation = ?, error = NULL, updated_at = ?"
+                    " WHERE tenant = ? AND id = ?",
+                    (state, generation, now, tenant, doc_id),
+                )
+            db.execute(
+                "INSERT INTO generations (tenant, doc_id, generation, begun_at) VALUES (?, ?, ?, ?)",
+                (tenant, doc_id, generation, now),
+            )
+        return generation
+
+    def commit(
+        self,
+        key: GenerationKey,
+        *,
+        source: str,
+        metadata: Metadata,
+        sha256: str,
+        size: int,
+        chunks: int,
+        sequencer: str | None = None,
+    ) -> bool:
+        now = _now()
+        with self._database.write() as db:
+            row = db.execute(
+                "SELECT live_generation, deleted_upto, sequencer, last_generation, state FROM documents"
+                " WHERE tenant = ? AND id = ?",
+                (key.tenant, key.doc_id),
+            ).fetchone()
+            live = None if row is None or row[0] is None else int(row[0])
+            # where both carry a sequencer, the source's order counts; otherwise the order in which ingestions began
+            ordered = row is not None and sequencer is not None and row[2] is not None
+            begun = db.execute(
+                "SELECT 1 FROM generations WHERE tenant = ? AND doc_id = ? AND generation = ? AND dead_since IS NULL",
+                _row(key),
+            ).fetchone()
+            if (
+                row is None
+                or begun is None  # given up as abandoned: its chunks may be gone
+                or _behind(sequencer, row[2])
+                or (not ordered and key.generation <= max(int(row[1]), live or 0))
+            ):
+                _bury(db, key, now)
+                return False
+            # a later ingestion may be under way: then the state is its own
+            latest = key.generation == int(row[3]) or row[4] == "deleted"
+            db.execute(
+                "UPDATE documents SET source = ?, state = ?, live_generation = ?, sequencer = coalesce(?, sequencer),"
+                " sha256 = ?, bytes = ?, chunks = ?, metadata = ?, error = CASE WHEN ? THEN NULL ELSE error END,"
+                " updated_at = ? WHERE tenant = ? AND id = ?",
+                (
+                    source,
+                    "ready" if latest else row[4],
+                    key.generation,
+                    sequencer,
+                    sha256,
+                    size,
+                    chunks,
+                    _dump(metadata),
+                    latest,
+                    now,
+                    key.tenant,
+                    key.doc_id,
+                ),
+            )
+            db.execute(
+                "UPDATE generations SET went_live = 1 WHERE tenant = ? AND doc_id = ? AND generation = ?", _row(key)
+            )
+            if live is not None:
+                _bury(db, GenerationKey(key.tenant, key.doc_id, live), now)
+        return True
+
+    def fail(self, key: GenerationKey, error: str) -> None:
+        with self._database.write() as db:
+            _failed(db, key, error, _now())
+
+    def get(self, tenant: str, doc_id: str) -> Document | None:
+        with self._database.read() as db:
+            row = db.execute(
+                f"SELECT {_COLUMNS} FROM documents WHERE tenant = ? AND id = ? AND {_VISIBLE}",  # noqa: S608  (constants)
+                (tenant, doc_id),
+            ).fetchone()
+        return None if row is None else _document(row)
+
+    def list(
+        self, tenant: str, *, state: DocState | None = None, limit: int = 50, cursor: str | None = None
+    ) -> DocumentPage:
+        after = "" if cursor is None else _decode(cursor)
+        with self._database.read() as db:
+            rows = db.execute(
+                f"SELECT {_COLUMNS} FROM documents WHERE tenant = ? AND id > ? AND {_VISIBLE}"  # noqa: S608  (constants)
+                " AND (? IS NULL OR state = ?) ORDER BY id LIMIT ?",
+                (tenant, after, state, state, limit + 1),
+            ).fetchall()
+            counts = db.execute(
+                f"SELECT state, count(*) FROM documents WHERE tenant = ? AND {_VISIBLE} GROUP BY state",  # noqa: S608
+                (tenant,),
+            ).fetchall()
+        documents = tuple(_document(row) for row in rows[:limit])
+        more = len(rows) > limit
+        return DocumentPage(documents, dict(counts), _encode(documents[-1].id) if more else None)
+
+    def live(self, documents: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
+        wanted = sorted(set(documents))
+        found: dict[tuple[str, str], int] = {}
+        with self._database.read() as db:
+            for at in range(0, len(wanted), _LIVE_BATCH):
+                batch = wanted[at : at + _LIVE_BATCH]
+                places = ", ".join(["(?, ?)"] * len(batch))
+                rows = db.execute(
+                    "SELECT tenant, id, live_generation FROM documents"  # noqa: S608  (placeholders only)
+                    f" WHERE (tenant, id) IN (VALUES {places}) AND live_generation IS NOT NULL",
+                    [value for pair in batch for value in pair],
+                ).fetchall()
+                found.update({(row[0], row[1]): int(row[2]) for row in rows})
+        return found
+
+    def delete(self, tenant: str, doc_id: str, *, sequencer: str | None = None) -> bool:
+        now = _now()
+        with self._database.write() as db:
+            row = db.execute(
+                "SELECT live_generation, sequencer, state FROM documents WHERE tenant = ? AND id = ?", (tenant, doc_id)
+            ).fetchone()
+            if row is None:
+                if sequencer is not None:  # an event that overtook the document's creation: remember it
+                    db.execute(
+                        "INSERT INTO documents (tenant, id, source, state, last_generation, sequencer, metadata,"
+                        " created_at, updated_at) VALUES (?, ?, '', 'deleted', 0, ?, '{}', ?, ?)",
+                        (tenant, doc_id, sequencer, now, now),
+                    )
+                return False
+            if _behind(sequencer, row[1]):
+                return False
+            db.execute(
+                "UPDATE documents SET state = 'deleted', live_generation = NULL, deleted_upto = last_generation,"
+                " sequencer = coalesce(?, sequencer), sha256 = '', bytes = 0, chunks = 0, metadata = '{}',"
+                " error = NULL, updated_at = ? WHERE tenant = ? AND id = ?",
+                (sequencer, now, tenant, doc_id),
+            )
+            if row[0] is not None:
+                _bury(db, GenerationKey(tenant, doc_id, int(row[0])), now)
+            return bool(row[2] != "deleted")
+
+    def garbage(self, *, before: datetime, abandoned_before: datetime) -> Sequence[GenerationKey]:
+        now = _now()
+        with self._database.write() as db:
+            # first given up, so that it cannot go live any more; its turn to be swept comes later
+            given_up = db.execute(
+                "SELECT tenant, doc_id, generation FROM generations"
+                " WHERE went_live = 0 AND dead_since IS NULL AND begun_at < ?",
+                (abandoned_before.timestamp(),),
+            ).fetchall()
+            for row in given_up:
+                _failed(db, GenerationKey(*row), "the ingestion was interrupted; send the document again", now)
+            rows = db.execute(
+                "SELECT tenant, doc_id, generation FROM generations WHERE dead_since < ?", (before.timestamp(),)
+            ).fetchall()
+        return [GenerationKey(*row) for row in rows]
+
+    def swept(self, keys: Iterable[GenerationKey]) -> None:
+        with self._database.write() as db:
+            db.executemany(
+                "DELETE FROM generations WHERE tenant = ? AND doc_id = ? AND generation = ?",
+                [_row(key) for key in keys],
+            )
+
+    def ping(self) -> None:
+        self._database.ping()
+
+
+def _failed(db: sqlite3.Connection, key: GenerationKey, error: str, now: float) -> None:
+    db.execute(
+        "UPDATE documents SET state = 'failed', error = ?, updated_at = ?"
+        " WHERE tenant = ? AND id = ? AND last_generation = ? AND deleted_upto < last_generation",
+        (error, now, *_row(key)),
+    )
+    _bury(db, key, now)
+
+
+def _bury(db: sqlite3.Connection, key: GenerationKey, now: float) -> None:
+    db.execute(
+        "UPDATE generations SET dead_since = ? WHERE tenant = ? AND doc_id = ? AND generation = ?", (now, *_row(key))
+    )
+
+
+def _behind(sequencer: str | None, known: str | None) -> bool:
+    """Whether a write with this sequencer comes too late for a document that carries `known`."""
+    if sequencer is None or known is None:
+        return False
+    width = max(len(sequencer), len(known))
+    return sequencer.ljust(width, "0") < known.ljust(width, "0")
+
+
+def _document(row: Sequence[object]) -> Document:
+    tenant, doc_id, source, state, live, sha256, size, chunks, metadata, error, created, updated = row
+    return Document(
+        tenant=str(tenant),
+        id=str(doc_id),
+        source=str(source),
+        state=state,  # type: ignore[arg-type]  # the column holds what `begin`, `commit` and `fail` write
+        generation=None if live is None else int(str(live)),
+        sha256=str(sha256),
+        bytes=int(str(size)),
+        chunks=int(str(chunks)),
+        metadata=json.loads(str(metadata)),
+        error=None if error is None else str(error),
+        created_at=_time(created),
+        updated_at=_time(updated),
+    )
+
+
+def _dump(metadata: Metadata) -> str:
+    return json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False)
+
+
+def _row(key: GenerationKey) -> tuple[str, str, int]:
+    return key.tenant, key.doc_id, key.generation
+
+
+def _now() -> float:
+    return datetime.now(UTC).timestamp()
+
+
+def _time(value: object) -> datetime:
+    return datetime.fromtimestamp(float(str(value)), UTC)
+
+
+def _encode(doc_id: str) -> str:
+    return base64.urlsafe_b64encode(doc_id.encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> str:
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError) as exc:
+        message = f"cursor {cursor[:100]!r} is not one that a listing returned"
+        raise InvalidInput(message, loc=("query", "cursor"), value=cursor) from exc
