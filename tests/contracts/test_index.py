@@ -1,0 +1,226 @@
+"""What every index promises."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llamabda.adapters.sqlite.database import Database
+from llamabda.adapters.sqlite.index import SqliteIndex
+from llamabda.errors import InvalidInput
+from llamabda.ports import Index
+from llamabda.types import Chunk, GenerationKey
+
+DIM = 4
+MAKERS: dict[str, Callable[[Path], Index]] = {
+    "sqlite": lambda folder: SqliteIndex(Database(folder / "index.db"), cache=folder / "cache", dim=DIM),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def index(request, tmp_path) -> Index:
+    return MAKERS[request.param](tmp_path)
+
+
+def chunk(text: str, doc_id: str = "d", *, tenant: str = "t", generation: int = 1, ordinal: int = 0) -> Chunk:
+    return Chunk(tenant, doc_id, generation, ordinal, 3, 3 + len(text), text, "f" * 64, {"page": ordinal, "tag": "ção"})
+
+
+def unit(*numbers: float) -> np.ndarray:
+    vector = np.zeros(DIM, np.float32)
+    vector[: len(numbers)] = numbers
+    return vector / np.linalg.norm(vector)
+
+
+def add(index: Index, *chunks: Chunk, vectors: list[np.ndarray] | None = None) -> None:
+    index.add(chunks, np.stack(vectors or [unit(1)] * len(chunks)))
+
+
+def text(index: Index, query: str, *tenants: str, limit: int = 10) -> list[str]:
+    return [m.chunk.text for m in index.search_text(query, tenants=tenants or ("t",), limit=limit).matches]
+
+
+def test_an_empty_index_finds_nothing(index):
+    found = index.search_text("anything", tenants=("t",), limit=5)
+    assert (found.matches, found.bound) == ((), 0.0)
+    assert list(index.search_vector(unit(1), tenants=("t",), limit=5)) == []
+
+
+def test_what_was_added_is_found_at_once_and_whole(index):
+    wanted = chunk("o prazo é de dez dias", ordinal=2)
+    add(index, wanted)
+    assert index.search_text("prazo", tenants=("t",), limit=5).matches[0].chunk == wanted
+    assert index.search_vector(unit(1), tenants=("t",), limit=5)[0].chunk == wanted
+
+
+@pytest.mark.parametrize(
+    ("query", "stored"),
+    [
+        ("ferias", "Férias coletivas"),
+        ("FÉRIAS", "as férias"),
+        ("running", "he runs"),
+        ("ﬁne", "a fine day"),
+        ("Ⅷ", "viii"),
+        ("t1406", "Technique T1406 obfuscation"),
+        ("straße", "Strasse"),
+        ("данных", "база данных"),
+    ],
+)
+def test_words_meet_whatever_their_case_accents_and_endings(index, query, stored):
+    add(index, chunk(stored), chunk("unrelated", "other"))
+    assert text(index, query) == [stored]
+
+
+def test_scores_are_bm25_with_the_statistics_of_the_readable_tenants(index):
+    add(index, chunk("apple pear", "1"), chunk("apple apple plum plum", "2"), chunk("pear", "3", tenant="shared"))
+    add(index, chunk("apple " * 50, "4", tenant="stranger"))
+    found = index.search_text("apple", tenants=("t", "shared"), limit=10)
+    idf = np.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
+    average = (2 + 4 + 1) / 3
+    expected = [idf * count / (count + 1.2 * (0.25 + 0.75 * length / average)) for count, length in ((2, 4), (1, 2))]
+    assert [m.score for m in found.matches] == pytest.approx(expected, rel=1e-5)
+    assert [m.chunk.doc_id for m in found.matches] == ["2", "1"]
+    assert found.bound == pytest.approx(idf, rel=1e-5)
+
+
+def test_a_word_that_does_not_occur_raises_the_bound_once_and_changes_no_score(index):
+    add(index, chunk("apple", "1"), chunk("pear", "2"))
+    alone = index.search_text("apple", tenants=("t",), limit=5)
+    more = index.search_text("apple xyzzy apple xyzzy", tenants=("t",), limit=5)
+    assert more.matches == alone.matches
+    assert more.bound == pytest.approx(alone.bound + np.log(1 + (2 + 0.5) / 0.5), rel=1e-5)
+
+
+def test_a_chunk_is_found_by_its_context_too_and_comes_back_without_it(index):
+    add(index, replace(chunk("expire on 31 March"), context="Paid leave"), chunk("unrelated", "other"))
+    (match,) = index.search_text("leave", tenants=("t",), limit=5).matches
+    assert match.chunk.text == "expire on 31 March"
+    assert match.chunk.context == ""
+
+
+def test_vector_scores_are_cosines_best_first(index):
+    vectors = [unit(1, 0), unit(1, 1), unit(-1, 0)]
+    add(index, *(chunk(str(at), str(at)) for at in range(3)), vectors=vectors)
+    found = index.search_vector(unit(1, 0.2), tenants=("t",), limit=3)
+    assert [match.chunk.doc_id for match in found] == ["0", "1", "2"]
+    assert [match.score for match in found] == pytest.approx([float(unit(1, 0.2) @ v) for v in vectors], abs=1e-6)
+
+
+def test_only_readable_tenants_are_searched_even_when_others_match_better(index):
+    add(index, chunk("secret plan", "a", tenant="stranger"), chunk("plan", "b"), chunk("plan", "c", tenant="shared"))
+    assert text(index, "secret plan", "t") == ["plan"]
+    assert {m.chunk.tenant for m in index.search_vector(unit(1), tenants=("t", "shared"), limit=9)} == {"t", "shared"}
+    assert list(index.search_vector(unit(1), tenants=(), limit=9)) == []
+
+
+def test_the_limit_holds_and_ties_are_in_order_of_arrival(index):
+    add(index, *(chunk("same", str(at)) for at in range(20)))
+    found = index.search_vector(unit(1), tenants=("t",), limit=7)
+    assert [match.chunk.doc_id for match in found] == [str(at) for at in range(7)]
+    assert len(text(index, "same", limit=3)) == 3
+
+
+def test_adding_again_replaces(index):
+    add(index, chunk("old words"))
+    assert text(index, "old") == ["old words"]
+    add(index, chunk("new words"))
+    assert text(index, "old") == []
+    assert text(index, "words") == ["new words"]
+    assert index.search_text("words", tenants=("t",), limit=5).bound == pytest.approx(np.log(1 + 0.5 / 1.5), rel=1e-5)
+
+
+def test_deleting_takes_exactly_one_generation(index):
+    add(index, chunk("first", generation=1), chunk("second", generation=2), chunk("third", "e"))
+    assert sorted(text(index, "first second third")) == ["first", "second", "third"]
+    index.delete([GenerationKey("t", "d", 1), GenerationKey("t", "never", 1), GenerationKey("u", "d", 2)])
+    assert sorted(text(index, "first second third")) == ["second", "third"]
+    assert {m.chunk.text for m in index.search_vector(unit(1), tenants=("t",), limit=9)} == {"second", "third"}
+
+
+def test_deleting_everything_leaves_an_empty_index_that_can_be_filled_again(index):
+    add(index, chunk("first"))
+    assert text(index, "first") == ["first"]
+    index.delete([GenerationKey("t", "d", 1)])
+    assert text(index, "first") == []
+    add(index, chunk("again", generation=2))
+    assert text(index, "again") == ["again"]
+
+
+def test_chunks_are_listed_in_order_page_by_page(index):
+    add(index, *(chunk(f"part {at}", ordinal=at) for at in (3, 0, 2, 1)))
+    key = GenerationKey("t", "d", 1)
+    assert [c.ordinal for c in index.chunks(key, limit=3)] == [0, 1, 2]
+    assert [c.ordinal for c in index.chunks(key, limit=3, after=2)] == [3]
+    assert list(index.chunks(GenerationKey("u", "d", 1), limit=3)) == []
+
+
+@pytest.mark.parametrize("shape", [(1, DIM + 1), (2, DIM), (DIM,)])
+def test_vectors_of_a_wrong_shape_are_refused_and_nothing_is_written(index, shape):
+    with pytest.raises(InvalidInput, match="shape"):
+        index.add([chunk("x")], np.zeros(shape, np.float32))
+    assert text(index, "x") == []
+
+
+def test_a_query_vector_of_a_wrong_dimension_is_refused(index):
+    with pytest.raises(InvalidInput, match="shape"):
+        index.search_vector(np.zeros(DIM + 1, np.float32), tenants=("t",), limit=1)
+
+
+@pytest.mark.parametrize("query", ["", "!!!", "\x00", '" OR 1=1 --', "NEAR(a b)", "*", "ação " * 2000])
+def test_any_query_text_is_only_words(index, query):
+    add(index, chunk("something else"))
+    assert text(index, query) == []
+
+
+def test_many_small_additions_equal_one_large_one(index):
+    rng = np.random.default_rng(7)
+    words = [f"w{n}" for n in range(60)]
+    texts = [" ".join(rng.choice(words, 12)) for _ in range(300)]
+    vectors = rng.normal(size=(300, DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for at, body in enumerate(texts):
+        add(index, chunk(body, f"{at:03}"), vectors=[vectors[at]])
+        if at % 7 == 0:
+            text(index, "w1")
+        if at % 11 == 10:
+            index.delete([GenerationKey("t", f"{at - 3:03}", 1)])
+    gone = {f"{at - 3:03}" for at in range(300) if at % 11 == 10}
+    left = [at for at in range(300) if f"{at:03}" not in gone]
+    add(index, *(chunk(texts[at], f"{at:03}", tenant="whole") for at in left), vectors=[vectors[at] for at in left])
+    for query in ("w1 w2 w3", "w50", "w7 w8"):
+        small, whole = (
+            [(m.chunk.doc_id, round(m.score, 5)) for m in index.search_text(query, tenants=(t,), limit=400).matches]
+            for t in ("t", "whole")
+        )
+        assert sorted(small) == sorted(whole)
+        assert small
+    target = unit(0.3, -0.2, 0.9, 0.1)
+    small, whole = (
+        [m.chunk.doc_id for m in index.search_vector(target, tenants=(t,), limit=50)] for t in ("t", "whole")
+    )
+    assert small == whole
+
+
+def test_threads_may_write_and_read_at_once(index):
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for at in range(15):
+                add(index, chunk(f"common word{number}x{at}", f"{number}-{at}"))
+                assert text(index, f"word{number}x{at}") == [f"common word{number}x{at}"]
+        except BaseException as exc:  # noqa: BLE001  (handed to the main thread)
+            errors.append(exc)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(text(index, "common", limit=200)) == 90

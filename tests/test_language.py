@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llamabda.language import is_function_word, language
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("What is the capital of France?", "en"),
+        ("Qual é a capital da França?", "pt"),
+        ("quando foi fundada a UFMS", "pt"),
+        ("Who likes Quokkas?", "en"),
+        ("", "en"),
+        ("12345", "en"),
+        ("a", "en"),
+        ("Onde fica?", "pt"),
+    ],
+)
+def test_a_question_s_language_is_seen_by_its_small_words(text: str, expected: str) -> None:
+    assert language(text) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), [("faquad", "pt"), ("squad2-dev", "en")])
+def test_real_questions_are_told_apart(data_dir: Path, name: str, expected: str) -> None:
+    lines = (data_dir / "qa" / name / "questions.jsonl").read_text("utf-8").splitlines()
+    questions = [json.loads(line)["question"] for line in lines]
+    right = sum(language(question) == expected for question in questions)
+    assert right >= 0.98 * len(questions)
+
+
+def test_content_words_are_not_function_words() -> None:
+    assert is_function_word("The")
+    assert is_function_word("não")
+    assert not is_function_word("memory")
