@@ -1,0 +1,133 @@
+"""The embedder port over onnxruntime and tokenizers: starts fast, needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llamabda.errors import DependencyFailed, ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Tokenizing is linear in the text while only the first tokens count: what lies beyond is not looked at.
+CHARACTERS_PER_TOKEN = 64
+FILES = ("model.onnx", "tokenizer.json", "embedder.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What `embedder.json` says of a model."""
+
+    name: str
+    dim: int
+    max_tokens: int
+    background: float
+    fingerprint: str
+    query_prompt: str
+    document_prompt: str
+
+    @classmethod
+    def read(cls, file: Path) -> Description:
+        try:
+            content: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            return cls(
+                name=str(content["name"]),
+                dim=int(content["dim"]),
+                max_tokens=int(content["max_tokens"]),
+                background=float(content["background"]),
+                fingerprint=str(content["fingerprint"]),
+                query_prompt=str(content["prompts"]["query"]),
+                document_prompt=str(content["prompts"]["document"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise ModelError(f"{file} does not describe an embedding model: {exc!r}") from exc
+
+
+class OnnxEmbedder:
+    """Embeds one text at a time: no padding is computed, and a text's vector cannot depend on its batch mates.
+
+    `folder` is one that `llamabda.bert_onnx.prepare` made. `threads` texts are embedded at the same time, each by one
+    thread: that keeps every core at work without the threads of one text waiting for each other.
+    """
+
+    def __init__(self, folder: Path, *, threads: int) -> None:
+        missing = [name for name in FILES if not (folder / name).is_file()]
+        if missing:
+            raise ModelError(
+                f"{folder} is not an embedding model prepared for onnxruntime: it has no {', '.join(missing)}; "
+                "use a name from the catalogue, or EMBED_BACKEND=sentence_transformers for any other model"
+            )
+        import onnxruntime
+        import tokenizers
+
+        self._about = Description.read(folder / "embedder.json")
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as exc:
+            raise ModelError(f"{folder / 'tokenizer.json'} cannot be loaded: {exc}") from exc
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self._about.max_tokens)
+
+        onnxruntime.disable_telemetry_events()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors; they reach the caller as exceptions anyway
+        # Texts differ in length: an arena would keep the largest buffers of every length it has seen.
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as exc:
+            raise ModelError(f"{folder / 'model.onnx'} cannot be loaded: {exc}") from exc
+        self._threads = max(1, threads)
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="embed")
+
+    @property
+    def dim(self) -> int:
+        return self._about.dim
+
+    @property
+    def fingerprint(self) -> str:
+        return self._about.fingerprint
+
+    @property
+    def background(self) -> float:
+        return self._about.background
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, dim) float32, unit length. DependencyFailed when the model cannot be run."""
+        prompted = [self._about.document_prompt + text for text in texts]
+        vectors = np.empty((len(prompted), self.dim), np.float32)
+        parallel = len(prompted) > 1 and self._threads > 1
+        results = self._pool.map(self._embed, prompted) if parallel else map(self._embed, prompted)
+        for row, vector in enumerate(results):
+            vectors[row] = vector
+        return vectors
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """(dim,) float32, unit length. DependencyFailed when the model cannot be run."""
+        return self._embed(self._about.query_prompt + text)
+
+    def _embed(self, text: str) -> NDArray[np.float32]:
+        head = text[: self._about.max_tokens * CHARACTERS_PER_TOKEN]
+        # The tokenizer takes no lone surrogates; they are not characters, so "?" stands for them.
+        clean = head.encode("utf-8", "replace").decode("utf-8")
+        try:
+            ids = np.array([self._tokenizer.encode(clean).ids], np.int64)
+            (vectors,) = self._session.run(["embedding"], {"input_ids": ids})
+        except Exception as exc:
+            raise DependencyFailed(
+                f"the embedding model {self._about.name} failed: {exc}", dependency="embedder"
+            ) from exc
+        vector: NDArray[np.float32] = vectors[0]
+        return vector

@@ -1,0 +1,240 @@
+"""Gets models by name: fetched once into a cache, verified, prepared, and put in place as a whole."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from llamabda import downloads
+from llamabda.catalogue import CATALOGUE, Entry
+from llamabda.errors import ModelError
+
+RECORD = ".fetched.json"  # in a model's folder: what it was made of, and sizes and times of its files
+
+
+class Preparation(Protocol):
+    """Turns what was downloaded into what is used, once.
+
+    Of an embedder `source` and `target` are folders, of a generator files. `target` does not exist yet, or is an empty
+    folder. `kind` is the entry's `preparation`.
+    """
+
+    def __call__(self, source: Path, target: Path, kind: str, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a model lies in the cache, and what it must have been made of."""
+
+    folder: Path
+    key: str
+
+    @property
+    def record(self) -> Path:
+        return self.folder / RECORD
+
+
+def fetch(
+    name: str,
+    *,
+    cache: Path,
+    preparations: Mapping[str, Preparation] | None = None,
+    progress: Callable[[str], None] | None = None,
+    offline: bool = False,
+    prepared: bool = True,
+    catalogue: Mapping[str, Entry] = CATALOGUE,
+) -> Path:
+    """The folder of an embedder, or the file of a generator, ready to use.
+
+    `name`: one of the catalogue, or the path or `file:` URL of something on this machine, which is used as it is.
+    `preparations`: those that the catalogue's entries name; "onnx-int8" is built in. `prepared=False` gives the files
+    as they were published. With a warm cache neither the network is used nor anything hashed.
+
+    ModelError: unknown name, not to be had, not what its SHA-256 says, or offline and not in the cache.
+    """
+    entry = catalogue.get(name)
+    if entry is None:
+        return _local(name, catalogue)
+    say = progress or _silent
+    place = _place(entry, cache, prepared=prepared and entry.preparation is not None)
+    if not _intact(place):
+        if offline:
+            raise ModelError(f"model {name} is not in the cache {cache}, and fetching is switched off")
+        try:
+            with _locked(place, entry, say):
+                if not _intact(place):  # another process may have been faster
+                    _make(entry, place, cache, preparations or {}, say, prepared=prepared)
+        except OSError as exc:
+            raise ModelError(f"model {name} cannot be put into the cache {cache}: {exc}") from exc
+    return place.folder if entry.kind == "embedder" else place.folder / _generator_file(entry, prepared=prepared)
+
+
+def _silent(_line: str) -> None:
+    pass
+
+
+def _local(name: str, catalogue: Mapping[str, Entry]) -> Path:
+    text = urllib.request.url2pathname(name[5:].removeprefix("//")) if name.startswith("file:") else name
+    path = Path(text).expanduser()
+    if text and path.exists():
+        return path
+    raise ModelError(
+        f"unknown model {name!r}: neither a file or folder here nor in the catalogue; known names: "
+        + ", ".join(sorted(catalogue))
+    )
+
+
+def _place(entry: Entry, cache: Path, *, prepared: bool) -> _Place:
+    made_of = {
+        "files": {file.path: file.sha256 for file in entry.files},
+        "preparation": [entry.preparation, entry.preparation_version] if prepared else None,
+        "about": _about(entry),
+    }
+    slug = re.sub(r"[^0-9A-Za-z._-]+", "--", entry.name) + ("" if prepared or entry.preparation is None else ".source")
+    return _Place(cache / slug, hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest())
+
+
+def _about(entry: Entry) -> dict[str, Any]:
+    """What a preparation of an embedder cannot know from the files."""
+    return {
+        "name": entry.name,
+        "licence": entry.licence,
+        "languages": list(entry.languages),
+        "background": entry.background,
+        "prompts": dict(entry.prompts),
+    }
+
+
+def _generator_file(entry: Entry, *, prepared: bool) -> str:
+    file = entry.files[0].path
+    if not (prepared and entry.preparation):
+        return file
+    return f"{re.sub(r'[.](Q|q|F|f|BF|bf|IQ|iq)[0-9][^.]*[.]gguf$|[.]gguf$', '', file)}.{entry.preparation}.gguf"
+
+
+def _intact(place: _Place) -> bool:
+    """Whether the model is there as it was put there: sizes and times are looked at; only where a time differs (a
+    copied cache) the file is hashed."""
+    try:
+        record = json.loads(place.record.read_text(encoding="utf-8"))
+        if record["key"] != place.key:
+            return False
+        for path, file in record["files"].items():
+            status = (place.folder / path).stat()
+            if status.st_size != file["size"]:
+                return False
+            if int(status.st_mtime) != file["mtime"] and _sha256(place.folder / path) != file["sha256"]:
+                return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _locked(place: _Place, entry: Entry, say: Callable[[str], None]) -> Iterator[None]:
+    """One process at a time makes a model; the lock ends with its process, however that ends."""
+    place.folder.parent.mkdir(parents=True, exist_ok=True)
+    file = place.folder.with_name(place.folder.name + ".lock")
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another process that is fetching {entry.name} (lock file {file})")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make(
+    entry: Entry,
+    place: _Place,
+    cache: Path,
+    preparations: Mapping[str, Preparation],
+    say: Callable[[str], None],
+    *,
+    prepared: bool,
+) -> None:
+    """Downloads and prepares beside the final place, then moves there in one step."""
+    prepare = _preparation(entry, preparations) if prepared else None
+    work = place.folder.with_name(place.folder.name + ".new")
+    shutil.rmtree(work, ignore_errors=True)  # of a process that was killed; we hold the lock
+    source, target = work / "source", work / "target"
+    try:
+        source.mkdir(parents=True)
+        _check_space(entry, work)
+        parts = cache / ".parts"
+        downloads.download(entry.files, source, parts=parts, download_size=entry.download_size, report=say)
+        if prepare is None or entry.preparation is None:
+            target = source
+        else:
+            target.mkdir()
+            say(f"preparing {entry.name} ({entry.preparation}), once; takes some seconds")
+            if entry.kind == "generator":
+                file = _generator_file(entry, prepared=True)
+                prepare(source / entry.files[0].path, target / file, entry.preparation)
+            else:
+                (source / "about.json").write_text(json.dumps(_about(entry)), encoding="utf-8")
+                prepare(source, target, entry.preparation)
+        _write_record(place, target)
+        _swap(target, place.folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    say(f"{entry.name} is ready in {place.folder}")
+
+
+def _preparation(entry: Entry, preparations: Mapping[str, Preparation]) -> Preparation | None:
+    if entry.preparation is None:
+        return None
+    if entry.preparation in preparations:
+        return preparations[entry.preparation]
+    from llamabda import bert_onnx
+
+    if entry.preparation == bert_onnx.KIND:
+        return bert_onnx.prepare
+    raise ModelError(f"model {entry.name} needs the preparation {entry.preparation!r}, which this installation lacks")
+
+
+def _check_space(entry: Entry, folder: Path) -> None:
+    needed = 2 * entry.size + entry.download_size
+    free = downloads.free_space(folder)
+    if free < needed:
+        raise ModelError(
+            f"model {entry.name} needs {downloads.megabytes(needed)} of disk space while it is fetched, "
+            f"{downloads.megabytes(free)} are free at {folder.parent}"
+        )
+
+
+def _write_record(place: _Place, folder: Path) -> None:
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        status = path.stat()
+        files[path.relative_to(folder).as_posix()] = {
+            "size": status.st_size,
+            "mtime": int(status.st_mtime),
+            "sha256": _sha256(path),
+        }
+    (folder / RECORD).write_text(json.dumps({"key": place.key, "files": files}, indent=1), encoding="utf-8")
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """A folder cannot replace a filled one: the old one steps aside first."""
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
