@@ -1,0 +1,56 @@
+# Thin on purpose: the work is in Python (scripts/bootstrap.py, `llamabda`), so that it goes without make as well.
+PYTHON ?= python3
+BIN := .venv/bin
+BOOTSTRAP := $(PYTHON) scripts/bootstrap.py
+FILES := layers functions tests scripts benchmarks llama-layer-build
+# llama.cpp has a lock of its own (locks/llama-cpp.txt); hashes, and no address of an index
+EXPORT := $(BIN)/uv export --quiet --frozen --format requirements-txt --no-emit-project --no-header --no-annotate \
+	--no-emit-package llama-cpp-python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test lint types bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## make .venv with everything for running (the first time: minutes)
+	@$(BOOTSTRAP) local
+
+demo: ## from nothing to a cited answer
+	@$(BOOTSTRAP) local
+	@$(BIN)/llamabda demo
+
+serve: ## the local server
+	@$(BOOTSTRAP) local
+	@$(BIN)/llamabda serve
+
+test: ## all tests
+	@$(BOOTSTRAP) dev
+	@$(BIN)/pytest $(ARGS)
+
+lint: ## ruff: rules and format
+	@$(BOOTSTRAP) dev
+	@$(BIN)/ruff check $(FILES)
+	@$(BIN)/ruff format --check $(FILES)
+
+types: ## mypy, strict
+	@$(BOOTSTRAP) dev
+	@$(BIN)/mypy
+
+bench: ## side by side with the naive stack: benchmarks/results
+	@$(BOOTSTRAP) dev
+	-@$(BIN)/python scripts/bench_env.py
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## resolve the dependencies anew and write locks/ (needs the network)
+	@$(BOOTSTRAP) dev
+	@$(BIN)/uv lock --quiet --upgrade
+	@$(EXPORT) --extra local --no-dev --group build --output-file locks/local.txt
+	@$(EXPORT) --extra local --group dev --output-file locks/dev.txt
+	@$(EXPORT) --extra sentence-transformers --no-dev --prune torch --output-file locks/sentence-transformers.txt
+	@rm -f uv.lock
+	@git diff --stat -- locks
+
+clean: ## remove what was made here (not the caches of models and wheels)
+	rm -rf .venv .demo build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info layers/shared/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
