@@ -1,0 +1,188 @@
+"""Documents in and out: /training/*, /documents, /chunks, /source."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from hashlib import sha256
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Path, Query
+from fastapi.responses import PlainTextResponse
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from llamabda import wiring
+from llamabda.chunking import Chunking
+from llamabda.http import TEXT_TYPES, Caller, create_app, routes
+from llamabda.http_openapi import problems
+from llamabda.http_shapes import Body, Chunk, Doc, DocId, Meta, Parameters, WritableDocId
+from llamabda.types import DocState, NewDocument
+
+if TYPE_CHECKING:
+    from mangum import Mangum
+
+router = routes(tags=["documents"])
+
+MAX_DOCUMENTS = 1_000  # of one request
+MAX_METADATA_BYTES = 16_384  # as JSON; it is repeated with every chunk
+MAX_GENERATION = 2**53  # beyond any count, within every client's integers
+
+
+def _bounded(metadata: Meta) -> Meta:
+    size = len(json.dumps(metadata, ensure_ascii=False).encode("utf-8"))
+    if size > MAX_METADATA_BYTES:
+        raise PydanticCustomError("metadata_size", f"is {size} bytes as JSON: at most {MAX_METADATA_BYTES}")
+    return metadata
+
+
+class TrainDoc(Body):
+    id: WritableDocId = Field(description="Yours to choose; training the same id again replaces the document.")
+    text: str = Field(min_length=1)
+    metadata: Annotated[Meta, AfterValidator(_bounded)] = Field(default_factory=dict)
+
+    def document(self) -> NewDocument:
+        return NewDocument(self.id, self.text, self.metadata)
+
+
+class TrainRequest(Body):
+    """Either `texts` or `docs`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"texts": ["The harbour office opens at eight."]},
+                {"docs": [{"id": "harbour", "text": "The harbour office opens at eight.", "metadata": {"lang": "en"}}]},
+            ]
+        }
+    )
+
+    texts: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_DOCUMENTS,
+        description="Each gets the id text-<SHA-256, cut>.",
+    )
+    docs: list[TrainDoc] | None = Field(default=None, min_length=1, max_length=MAX_DOCUMENTS)
+    chunk_size: int = Field(default=800, description="Characters.")
+    chunk_overlap: int = Field(default=100, description="Characters; less than chunk_size.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> TrainRequest:
+        if (self.texts is None) == (self.docs is None):
+            raise PydanticCustomError("texts_or_docs", "send either texts or docs")
+        return self
+
+    def documents(self) -> list[NewDocument]:
+        if self.docs is not None:
+            return [doc.document() for doc in self.docs]
+        distinct = dict.fromkeys(self.texts or ())  # the same text twice is one document
+        return [NewDocument("text-" + sha256(text.encode("utf-8")).hexdigest()[:32], text) for text in distinct]
+
+
+class TrainedDoc(BaseModel):
+    id: str
+    state: DocState
+    chunks: int
+    generation: int | None
+    error: str | None
+
+
+class TrainReply(BaseModel):
+    documents: list[TrainedDoc]
+    indexed: int = Field(description="Documents that are ready.")
+    chunks: int = Field(description="Of these, together.")
+
+
+class DocsQuery(Parameters):
+    state: DocState | None = None
+    limit: int = Field(default=50, ge=1, le=200)
+    cursor: str | None = Field(default=None, max_length=4_096, description="next_cursor of the page before.")
+
+
+class DocsReply(BaseModel):
+    documents: list[Doc]
+    counts: dict[str, int] = Field(description="Your documents per state, over all pages.")
+    next_cursor: str | None
+
+
+class ChunksQuery(Parameters):
+    doc_id: DocId
+    limit: int = Field(default=50, ge=1, le=200)
+    cursor: str | None = Field(default=None, max_length=4_096)
+
+
+class ChunksReply(BaseModel):
+    chunks: list[Chunk]
+    next_cursor: str | None
+
+
+class SourceQuery(Parameters):
+    doc_id: DocId
+    generation: int | None = Field(default=None, ge=1, le=MAX_GENERATION, description="By default the live one.")
+
+
+@router.post("/training/train", responses=problems(503))
+def train(body: TrainRequest, caller: Caller) -> TrainReply:
+    """Makes documents answerable. Each goes in whole or not at all; `state` and `error` tell for each."""
+    chunking = Chunking(size=body.chunk_size, overlap=body.chunk_overlap)
+    wiring.embedder()  # while it still loads, one 503 before anything is begun says more than every document failing
+    trained = wiring.ingest().train(caller.tenant, body.documents(), chunking=chunking)
+    ready = [done for done in trained if done.state == "ready"]
+    return TrainReply(
+        documents=[TrainedDoc.model_validate(done, from_attributes=True) for done in trained],
+        indexed=len(ready),
+        chunks=sum(done.chunks for done in ready),
+    )
+
+
+@router.get("/documents", responses=problems(503))
+def list_documents(query: Annotated[DocsQuery, Query()], caller: Caller) -> DocsReply:
+    """Your own documents, in order of id."""
+    page = wiring.catalog().list(caller.tenant, state=query.state, limit=query.limit, cursor=query.cursor)
+    return DocsReply(
+        documents=[Doc.of(document) for document in page.documents],
+        counts=dict(page.counts),
+        next_cursor=page.next_cursor,
+    )
+
+
+@router.get("/documents/{id:path}", responses=problems(404, 503))
+def get_document(id: Annotated[DocId, Path()], caller: Caller) -> Doc:
+    """One document, your own or a shared one."""
+    return Doc.of(wiring.ingest().document(caller.readable, id))
+
+
+@router.delete("/documents/{id:path}", status_code=204, responses=problems(404, 503))
+def delete_document(id: Annotated[WritableDocId, Path()], caller: Caller) -> None:
+    """Nobody finds the document from now on."""
+    wiring.ingest().delete(caller.tenant, id)
+
+
+@router.get("/chunks", responses=problems(404, 410, 503))
+def list_chunks(query: Annotated[ChunksQuery, Query()], caller: Caller) -> ChunksReply:
+    """A document's chunks in order. 410 when it was replaced between two pages."""
+    chunks, cursor = wiring.ingest().chunks(caller.readable, query.doc_id, limit=query.limit, cursor=query.cursor)
+    return ChunksReply(chunks=[Chunk.of(chunk) for chunk in chunks], next_cursor=cursor)
+
+
+@router.get("/source", response_class=PlainTextResponse, responses=problems(404, 410, 503))
+def source(query: Annotated[SourceQuery, Query()], caller: Caller) -> PlainTextResponse:
+    """The text that citations point into. 410 when that generation has been replaced."""
+    text, _ = wiring.ingest().source(caller.readable, query.doc_id, query.generation)
+    return PlainTextResponse(text)
+
+
+app = create_app("Llamabda ingest", router)
+
+
+@cache
+def _lambda() -> Mangum:
+    from mangum import Mangum
+
+    return Mangum(app, lifespan="off", text_mime_types=TEXT_TYPES)
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """The Lambda entry."""
+    return _lambda()(event, context)

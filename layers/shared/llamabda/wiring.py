@@ -1,0 +1,281 @@
+"""The composition root: which adapter stands behind which port, decided by the settings that are present.
+
+Every provider builds its part once, at first use. Importing this module builds nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llamabda.adapters.sqlite.database import Database
+from llamabda.background import Background, Once
+from llamabda.cpu import available_cpus
+from llamabda.errors import ConfigurationError, DependencyFailed, LlamabdaError
+from llamabda.settings import settings
+
+if TYPE_CHECKING:
+    from llamabda.ask import Ask
+    from llamabda.auth import Auth
+    from llamabda.ingest import Ingest
+    from llamabda.ports import Catalog, Embedder, Extractor, Generator, Index, Signer, TextStore, UserStore
+    from llamabda.search import Search
+    from llamabda.tokens import TokenVerifier
+
+log = logging.getLogger("llamabda")
+
+EMBEDDER_WAIT_SECONDS = (
+    20.0  # within the default deadline, so that the caller gets a clean 503 and not a cut connection
+)
+
+
+def cache_dir() -> Path:
+    """Where models and the llama.cpp wheel are kept, shared by all homes of this user."""
+    own = os.environ.get("LLAMABDA_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(own or f"{base}/llamabda").expanduser()
+
+
+@Once
+def database() -> Database:
+    _refuse_on_lambda()
+    return Database(settings().home_dir / "llamabda.db")
+
+
+@Once
+def users() -> UserStore:
+    from llamabda.adapters.sqlite.users import SqliteUserStore
+
+    return SqliteUserStore(database())
+
+
+@Once
+def catalog() -> Catalog:
+    from llamabda.adapters.sqlite.catalog import SqliteCatalog
+
+    return SqliteCatalog(database())
+
+
+@Once
+def texts() -> TextStore:
+    from llamabda.adapters.sqlite.texts import SqliteTextStore
+
+    return SqliteTextStore(database())
+
+
+@Once
+def index() -> Index:
+    """One file per embedding model: vectors of different models are never mixed."""
+    from llamabda.adapters.sqlite.index import SqliteIndex
+
+    model = embedder()
+    folder = settings().home_dir / "index" / model.fingerprint
+    return SqliteIndex(Database(folder / "index.db", dependency="index"), cache=folder / "cache", dim=model.dim)
+
+
+@Once
+def signer() -> Signer:
+    from llamabda.adapters.key_file import KeyFileSigner
+
+    return KeyFileSigner(settings().key_file)
+
+
+@Once
+def auth() -> Auth:
+    from llamabda.adapters.argon2 import Argon2Hasher
+    from llamabda.auth import Auth
+
+    return Auth(
+        users=users(),
+        signer=signer(),
+        hasher=Argon2Hasher(),
+        issuer=settings().token_issuer,
+        audience=settings().token_audience,
+        lifetime=settings().access_token_expire_minutes * 60,
+    )
+
+
+@Once
+def verifier() -> TokenVerifier:
+    from llamabda.tokens import TokenVerifier
+
+    return TokenVerifier(signer().public_jwks, settings().token_issuer, settings().token_audience)
+
+
+def prepare_embedder(progress: Callable[[str], None] | None = None, *, offline: bool = False) -> Path:
+    """The folder of the configured embedding model, fetched and prepared when it is not there yet."""
+    from llamabda import models
+
+    prepared = settings().embed_backend == "onnx"
+    return models.fetch(
+        settings().embed_model_name,
+        cache=cache_dir() / "models",
+        progress=progress,
+        offline=offline,
+        prepared=prepared,
+    )
+
+
+def prepare_generator(progress: Callable[[str], None] | None = None, *, offline: bool = False) -> Path | None:
+    """The configured GGUF file, fetched and prepared when it is not there yet; None when none is configured."""
+    from llamabda import models
+    from llamabda.adapters.llama_cpp import requantize
+
+    if not settings().model_path:
+        return None
+    return models.fetch(
+        settings().model_path,
+        cache=cache_dir() / "models",
+        progress=progress,
+        offline=offline,
+        preparations={"Q4_0": requantize},
+    )
+
+
+def _load_embedder() -> Embedder:
+    folder = prepare_embedder(_log_progress)
+    if settings().embed_backend == "sentence_transformers":
+        from llamabda.adapters.sentence_transformers import SentenceTransformersEmbedder
+
+        return SentenceTransformersEmbedder(str(folder), threads=available_cpus())
+    from llamabda.adapters.onnx import OnnxEmbedder
+
+    return OnnxEmbedder(folder, threads=available_cpus())
+
+
+def _load_generator() -> Generator | None:
+    path = prepare_generator(_log_progress)
+    if path is None:
+        return None
+    from llamabda.adapters.llama_cpp import LlamaCppGenerator
+
+    return LlamaCppGenerator(path, n_ctx=settings().n_ctx, threads=available_cpus(), max_queue=settings().max_queue)
+
+
+_embedder = Background(_load_embedder, name="embedder")
+_generator = Background(_load_generator, name="generator")
+
+
+def embedder() -> Embedder:
+    """Waits for the model. Raises DependencyFailed when that takes too long (it may still be downloading)."""
+    model = _embedder.wait(EMBEDDER_WAIT_SECONDS)
+    if model is None:
+        raise DependencyFailed(
+            "the embedding model is still being fetched or loaded; try again soon", dependency="embedder"
+        )
+    return model
+
+
+def generator() -> Generator | None:
+    """The language model; None while it loads, when none is configured, and when it failed to load (see `checks`)."""
+    if not settings().model_path:
+        return None
+    _generator.start()
+    try:
+        return _generator.peek()
+    except LlamabdaError:
+        return None  # answers stay extractive; readiness and the log name the cause
+
+
+def warm() -> None:
+    """Starts loading the models in the background, and sweeps what a former process left behind."""
+    _embedder.start()
+    if settings().model_path:
+        _generator.start()
+    threading.Thread(target=_report, name="warm", daemon=True).start()
+
+
+def _report() -> None:
+    for name, background in (("embedder", _embedder), ("generator", _generator)):
+        try:
+            if name == "embedder" or settings().model_path:
+                background.wait()
+        except LlamabdaError as exc:
+            log.error("the %s could not be loaded: %s", name, exc.message)
+    try:
+        ingest().sweep()
+    except LlamabdaError as exc:
+        log.warning("could not sweep replaced generations: %s", exc.message)
+
+
+@Once
+def ingest() -> Ingest:
+    from llamabda.ingest import Ingest
+
+    return Ingest(catalog=catalog(), index=index, texts=texts(), embedder=embedder)
+
+
+@Once
+def search() -> Search:
+    from llamabda.search import Search
+
+    return Search(index=index, catalog=catalog(), embedder=embedder)
+
+
+@Once
+def ask() -> Ask:
+    from llamabda.ask import Ask
+
+    return Ask(search=search(), embedder=embedder, generator=generator)
+
+
+@Once
+def extractor() -> Extractor:
+    from llamabda.adapters.kreuzberg import KreuzbergExtractor
+
+    return KreuzbergExtractor()
+
+
+def checks() -> Mapping[str, Callable[[], str]]:
+    """For readiness: each returns "ok" or what it is still doing, and raises LlamabdaError when it fails."""
+    return {
+        "users": _pinged(users),
+        "catalog": _pinged(catalog),
+        "index": _check_index,
+        "embedder": _check_embedder,
+        "generator": _check_generator,
+    }
+
+
+def _pinged(provider: Callable[[], UserStore | Catalog]) -> Callable[[], str]:
+    def check() -> str:
+        provider().ping()
+        return "ok"
+
+    return check
+
+
+def _check_index() -> str:
+    if _embedder.state in ("idle", "loading"):
+        _embedder.start()
+        return "loading"  # the index is chosen by the embedding model
+    index().ping()
+    return "ok"
+
+
+def _check_embedder() -> str:
+    _embedder.start()
+    return "loading" if _embedder.peek() is None else "ok"
+
+
+def _check_generator() -> str:
+    if not settings().model_path:
+        return "none"
+    _generator.start()
+    return "loading" if _generator.peek() is None else "ok"
+
+
+def _log_progress(line: str) -> None:
+    log.info("%s", line)
+
+
+def _refuse_on_lambda() -> None:
+    if os.environ.get("AWS_LAMBDA_FUNCTION_NAME"):
+        message = (
+            "on Lambda the embedded SQLite stores would be lost: set USERS_TABLE, CATALOG_TABLE and OPENSEARCH_HOST"
+        )
+        raise ConfigurationError(message)
