@@ -1,0 +1,161 @@
+"""The words that `llamabda` understands."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+
+from llamabda import __version__
+from llamabda.types import SHARED_TENANT
+
+DESCRIPTION = """\
+Answers questions over your own documents, with citations that you can check. Everything runs on this machine.
+
+  llamabda demo                      see it work, from nothing, in one command
+  llamabda ingest handbook.pdf notes/
+  llamabda ask "How long is the warranty?"
+  llamabda serve                     the same over HTTP
+"""
+EPILOG = """\
+exit codes: 0 ok, 1 some failed, 2 usage, 3 not found, 4 refused (not allowed, or no answer in the documents),
+5 a model or store did not work, 130 interrupted.
+settings come from the environment or a file .env: LLAMABDA_HOME (where everything is kept, ~/.llamabda), MODEL_PATH,
+EMBED_MODEL_NAME, HOST, PORT and more, see .env.example.
+"""
+
+Command = Callable[[argparse.Namespace, object], int]
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their options. `command` in the result is the function that runs it."""
+    common = _common()
+    top = argparse.ArgumentParser(
+        prog="llamabda",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"llamabda {__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    serve = _add(commands, "serve", "answer over HTTP until interrupted", "serving:serve", common)
+    serve.add_argument("--host", help="address to listen on (HOST, 127.0.0.1); 0.0.0.0 for all")
+    serve.add_argument("--port", type=_between(0, 65_535), help="port to listen on (PORT, 8000)")
+
+    _add(
+        commands,
+        "demo",
+        "from nothing to three cited answers: gets the models, starts a server, ingests samples, asks",
+        "serving:demo",
+        common,
+    )
+
+    ingest = _add(
+        commands, "ingest", "make files answerable: text, Markdown, HTML, PDF", "documents:ingest", common, tenant=True
+    )
+    ingest.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a file, or a folder with all that is in it; a document's id is its path below the folder",
+    )
+    ingest.add_argument("--chunk-size", type=int, default=800, help="characters of a chunk (%(default)s)")
+    ingest.add_argument("--chunk-overlap", type=int, default=100, help="characters neighbours share (%(default)s)")
+
+    ask = _add(commands, "ask", "an answer with its citations", "questions:ask", common, tenant=True)
+    ask.add_argument("question", help="in quotes; - reads it from stdin")
+    ask.add_argument("--top-k", type=_between(1, 50), default=3, help="passages to answer from (%(default)s)")
+    ask.add_argument("--max-tokens", type=_between(1, 4096), default=200, help="length of the answer (%(default)s)")
+    ask.add_argument(
+        "--mode",
+        choices=("auto", "extractive", "generated"),
+        default="auto",
+        help="extractive answers in milliseconds with sentences of the documents (%(default)s)",
+    )
+
+    search = _add(commands, "search", "the passages that fit best", "questions:search", common, tenant=True)
+    search.add_argument("query", help="in quotes; - reads it from stdin")
+    search.add_argument("--top-k", type=_between(1, 100), default=5, help="how many (%(default)s)")
+
+    _docs(commands.add_parser("docs", help="list, show and remove documents"), common)
+    _users(commands.add_parser("users", help="add, list and disable accounts"), common)
+    _add(commands, "doctor", "check that everything works here, and say what to do where not", "doctor:doctor", common)
+    return top
+
+
+def _docs(docs: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    commands = docs.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    listing = _add(commands, "list", "documents in order of id", "documents:list_documents", common, tenant=True)
+    listing.add_argument("--state", choices=("queued", "processing", "ready", "failed"), help="only these")
+    listing.add_argument("--limit", type=_between(1, 1000), default=50, help="how many (%(default)s)")
+    listing.add_argument("--cursor", help="go on from here: next_cursor of the listing before")
+    show = _add(commands, "show", "what is known about one document", "documents:show", common, tenant=True)
+    show.add_argument("id")
+    show.add_argument("--text", action="store_true", help="its text instead, as citations point into it")
+    remove = _add(commands, "rm", "remove documents", "documents:remove", common, tenant=True)
+    remove.add_argument("ids", nargs="+", metavar="ID")
+
+
+def _users(users: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    commands = users.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add = _add(commands, "add", "make an account; asks for the password", "users:add", common)
+    add.add_argument("username")
+    add.add_argument("--password-stdin", action="store_true", help="read the password from the first line of stdin")
+    add.add_argument("--tenant", help="join this tenant (see `users list`) instead of getting a new one")
+    add.add_argument("--role", choices=("member", "admin"), default="member", help="(%(default)s)")
+    _add(commands, "list", "all accounts", "users:list_users", common)
+    for word, what in (("disable", "an account can no longer log in"), ("enable", "undo disable")):
+        _add(commands, word, what, f"users:{word}", common).add_argument("username")
+
+
+def _common() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print the result as JSON, as the HTTP interface sends it")
+    common.add_argument("--home", help="where everything is kept (LLAMABDA_HOME)")
+    return common
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    what: str,
+    target: str,
+    common: argparse.ArgumentParser,
+    *,
+    tenant: bool = False,
+) -> argparse.ArgumentParser:
+    added = commands.add_parser(
+        name, help=what, description=what[0].upper() + what[1:] + ".", parents=[common], allow_abbrev=False
+    )
+    added.set_defaults(command=_lazy(target))
+    if tenant:
+        added.add_argument("--tenant", default=SHARED_TENANT, help="whose documents (%(default)s: everybody's)")
+    return added
+
+
+def _lazy(target: str) -> Command:
+    """The function `module:name` of this package, imported when it runs: `--help` must be quick."""
+
+    def run(arguments: argparse.Namespace, console: object) -> int:
+        module, name = target.split(":")
+        if module not in ("doctor", "serving"):
+            import_module("llamabda.cli.start").make_home()
+        command: Command = getattr(import_module(f"llamabda.cli.{module}"), name)
+        return command(arguments, console)
+
+    return run
+
+
+def _between(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text[:100]!r} is not a whole number from {low} to {high}")
+        return number
+
+    return parse

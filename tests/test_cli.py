@@ -1,0 +1,424 @@
+"""The command line: what it prints where, and how it exits. Real stores, a hand-computable embedder, no model."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from llamabda import wiring
+from llamabda.cli import main
+from llamabda.cli.console import visible
+from llamabda.errors import DependencyFailed
+from llamabda.settings import GONE
+from tests.fakes import WordEmbedder
+from tests.http.conftest import home_at
+
+SAMPLES = Path(str(files("llamabda") / "samples"))
+
+
+@pytest.fixture(scope="module")
+def signing_key(tmp_path_factory):
+    return tmp_path_factory.mktemp("key") / "key.pem"
+
+
+@pytest.fixture
+def home(tmp_path, signing_key, monkeypatch):
+    folder = tmp_path / "home"
+    folder.mkdir()
+    with home_at(folder, signing_key) as home:
+        monkeypatch.setattr(wiring, "prepare_embedder", lambda *_args, **_options: Path("unused"))
+        yield home
+
+
+@pytest.fixture
+def run(home, capsys):
+    """Runs a command: exit code, stdout, stderr."""
+
+    def command(*argv: str) -> tuple[int, str, str]:
+        try:
+            code = main(argv)
+        except SystemExit as left:
+            code = int(left.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return command
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Documents, some of them no good."""
+    root = tmp_path / "documents"
+    (root / "sub").mkdir(parents=True)
+    (root / ".hidden").mkdir()
+    (root / "harbour.md").write_text("# Harbour\n\nThe harbour office opens at eight in the morning.\n", "utf-8")
+    (root / "sub" / "café.txt").write_text("The café sells bread on Sundays.\n", "utf-8")
+    (root / ".hidden" / "secret.txt").write_text("Nobody reads this.", "utf-8")
+    (root / ".dotfile.md").write_text("Nor this.", "utf-8")
+    (root / "photo.png").write_bytes(b"\x89PNG" + bytes(50))
+    return root
+
+
+def test_ingest_takes_a_folder_with_ids_as_relative_paths(run, folder):
+    code, out, err = run("ingest", str(folder), "--json")
+    assert code == 0
+    reply = json.loads(out)
+    assert [(d["id"], d["state"], d["generation"]) for d in reply["documents"]] == [
+        ("harbour.md", "ready", 1),
+        ("sub/café.txt", "ready", 1),
+    ]
+    assert set(reply) == {"documents", "indexed", "chunks"}
+    assert (reply["indexed"], reply["chunks"]) == (2, 2)
+    assert "photo.png" in err
+    assert "2 of 2 files, 2 chunks" in err
+    assert "chunks/s" in err
+    code, out, _ = run("docs", "show", "sub/café.txt", "--json")
+    assert json.loads(out)["source"] == "file:sub/café.txt"
+
+
+def test_ingest_reads_every_promised_format(run):
+    code, out, _ = run("ingest", str(SAMPLES), "--json")
+    assert code == 0
+    assert {Path(d["id"]).suffix for d in json.loads(out)["documents"]} >= {".pdf", ".md", ".html", ".txt"}
+
+
+def test_ingest_goes_on_after_a_failure_lists_it_and_exits_1(run, folder):
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
+    (folder / "empty.txt").write_bytes(b"")
+    code, out, err = run("ingest", str(folder), "--json")
+    assert code == 1
+    states = {d["id"]: d["state"] for d in json.loads(out)["documents"]}
+    assert states == {"broken.pdf": "failed", "empty.txt": "failed", "harbour.md": "ready", "sub/café.txt": "ready"}
+    assert "failed: broken.pdf: 'broken.pdf' cannot be read" in err
+    assert "failed: empty.txt: 'empty.txt' cannot be read: it is empty" in err
+    assert "2 of 4 files" in err
+
+
+def test_ingest_refuses_to_overwrite_one_file_by_another_of_the_same_run(run, folder):
+    code, out, err = run("ingest", str(folder), str(folder / "sub"), str(folder / "sub" / "café.txt"), "--json")
+    assert code == 0, err  # the same file named twice is one file
+    other = folder.parent / "other"
+    other.mkdir()
+    (other / "harbour.md").write_text("Another harbour.", "utf-8")
+    code, out, err = run("ingest", str(folder), str(other), "--json")
+    assert code == 1
+    assert "two files would get the id 'harbour.md'" in err
+    assert [d["state"] for d in json.loads(out)["documents"] if d["id"] == "harbour.md"].count("ready") == 1
+
+
+def test_ingest_cuts_as_it_is_told(run, folder):
+    (folder / "long.txt").write_text("word " * 200, "utf-8")
+    code, out, _ = run("ingest", str(folder / "long.txt"), "--chunk-size", "100", "--chunk-overlap", "0", "--json")
+    assert code == 0
+    assert json.loads(out)["chunks"] == 10
+    code, _, err = run("ingest", str(folder), "--chunk-size", "100", "--chunk-overlap", "100")
+    assert code == 2
+    assert "chunk_overlap is 100" in err
+
+
+def test_progress_has_no_control_characters_off_a_terminal(run, folder):
+    code, out, err = run("ingest", str(folder))
+    assert code == 0
+    assert out == ""
+    assert "\r" not in err
+    assert "\x1b" not in err
+
+
+def test_ask_answers_with_citations_that_hold(run, folder):
+    run("ingest", str(folder))
+    code, out, _ = run("ask", "When does the harbour office open?", "--mode", "extractive", "--json")
+    assert code == 0
+    reply = json.loads(out)
+    assert set(reply) == {
+        "answer", "answered", "mode", "finish_reason", "citations", "model", "usage", "timings"
+    }  # fmt: skip
+    assert "eight in the morning" in reply["answer"]
+    cited = reply["citations"][0]
+    assert set(cited) == {"n", "id", "doc_id", "generation", "score", "text", "meta", "start", "end", "sha256"}
+    _, source, _ = run("docs", "show", cited["doc_id"], "--text")
+    assert source[cited["start"] : cited["end"]] == cited["text"]
+    code, out, err = run("ask", "When does the harbour office open?")
+    assert code == 0
+    assert "[1] harbour.md, characters 0 to" in out
+    assert "sentences of the documents" in err
+
+
+def test_a_question_that_the_documents_do_not_answer_exits_4(run, folder):
+    run("ingest", str(folder))
+    code, out, _ = run("ask", "Quantum chromodynamics?", "--json")
+    assert code == 4
+    reply = json.loads(out)
+    assert (reply["answered"], reply["citations"]) == (False, [])
+
+
+def test_search_finds_and_prints_hits(run, folder):
+    run("ingest", str(folder))
+    code, out, _ = run("search", "bread on Sundays", "--top-k", "1", "--json")
+    assert code == 0
+    (hit,) = json.loads(out)["hits"]
+    assert (hit["doc_id"], 0 <= hit["score"] <= 1) == ("sub/café.txt", True)
+    code, out, _ = run("search", "bread on Sundays")
+    assert "sub/café.txt, characters 0 to" in out
+
+
+def test_search_in_an_empty_home_says_so(run):
+    code, out, err = run("search", "anything")
+    assert (code, out) == (0, "")
+    assert "nothing found" in err
+
+
+@pytest.mark.parametrize("question", ["", "   ", "\n"])
+def test_an_empty_question_is_a_usage_error(run, question):
+    code, _, err = run("ask", question)
+    assert (code, "the question is empty" in err) == (2, True)
+
+
+def test_a_question_can_come_from_stdin_and_may_not_be_huge(run, folder, monkeypatch):
+    run("ingest", str(folder))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("When does the harbour office open?"))
+    assert run("ask", "-")[0] == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO("x" * 10_000_000))
+    code, _, err = run("ask", "-")
+    assert code == 2
+    assert "10,000,000 characters" in err
+
+
+@pytest.mark.parametrize("question", ["\udcff harbour", "har\x00bour", "\x1b[31mharbour"])
+def test_a_question_that_is_no_text_is_survived(run, folder, question):
+    run("ingest", str(folder))
+    assert run("search", question, "--json")[0] == 0
+
+
+def test_docs_are_listed_shown_and_removed(run, folder):
+    run("ingest", str(folder))
+    code, out, _ = run("docs", "list", "--json")
+    page = json.loads(out)
+    assert [d["id"] for d in page["documents"]] == ["harbour.md", "sub/café.txt"]
+    assert page["counts"]["ready"] == 2
+    code, out, _ = run("docs", "list", "--limit", "1", "--json")
+    cursor = json.loads(out)["next_cursor"]
+    code, out, _ = run("docs", "list", "--limit", "1", "--cursor", cursor, "--json")
+    assert [d["id"] for d in json.loads(out)["documents"]] == ["sub/café.txt"]
+    code, out, err = run("docs", "rm", "harbour.md", "missing")
+    assert code == 3
+    assert "removed harbour.md" in err
+    assert "no document 'missing'" in err
+    assert run("docs", "show", "harbour.md")[0] == 3
+    code, out, _ = run("docs", "list")
+    assert "harbour.md" not in out
+    assert "sub/café.txt" in out
+
+
+def test_tenants_do_not_see_each_other_but_all_see_shared(run, folder):
+    mine = "t_" + "a" * 26
+    run("ingest", str(folder / "sub"), "--tenant", mine)
+    assert json.loads(run("docs", "list", "--json")[1])["documents"] == []
+    assert json.loads(run("search", "bread", "--json")[1])["hits"] == []
+    assert len(json.loads(run("search", "bread", "--tenant", mine, "--json")[1])["hits"]) == 1
+    run("ingest", str(folder / "harbour.md"))
+    assert len(json.loads(run("search", "harbour", "--tenant", mine, "--json")[1])["hits"]) == 2
+    code, _, err = run("docs", "list", "--tenant", "alice")
+    assert code == 2
+    assert "tenant 'alice'" in err
+
+
+def test_users_are_added_listed_disabled_and_enabled(run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("secret123\n"))
+    code, out, _ = run("users", "add", "Alice", "--password-stdin", "--json")
+    assert code == 0
+    added = json.loads(out)
+    assert (added["username"], added["tenant"][:2]) == ("alice", "t_")
+    assert wiring.auth().login("alice", "secret123").value
+    monkeypatch.setattr(sys, "stdin", io.StringIO("secret123\n"))
+    assert run("users", "add", "alice", "--password-stdin")[0] == 4
+    assert run("users", "disable", "alice")[0] == 0
+    (listed,) = json.loads(run("users", "list", "--json")[1])["users"]
+    assert listed["disabled"] is True
+    assert not any("hash" in key for key in listed)
+    assert run("users", "enable", "alice")[0] == 0
+    assert json.loads(run("users", "list", "--json")[1])["users"][0]["disabled"] is False
+    assert run("users", "disable", "nobody")[0] == 3
+
+
+@pytest.mark.parametrize(("password", "why"), [("short\n", "8 characters"), ("", "8 characters")])
+def test_a_bad_password_is_refused_and_not_repeated(run, monkeypatch, password, why):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(password))
+    code, out, err = run("users", "add", "bob", "--password-stdin", "--json")
+    assert code == 2
+    assert why in err
+    assert "short" not in out + err
+
+
+def test_without_a_terminal_the_password_is_not_waited_for(run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    code, _, err = run("users", "add", "bob")
+    assert code == 2
+    assert "--password-stdin" in err
+
+
+def test_doctor_is_content_with_a_working_home(run):
+    code, out, _ = run("doctor", "--json")
+    report = json.loads(out)
+    checks = {check["name"]: check for check in report["checks"]}
+    assert code == 0, report
+    assert {"python", "packages", "home", "disk", "memory", "sqlite", "users", "catalog", "embedder", "index"} <= set(
+        checks
+    )
+    assert checks["embedder"]["status"] == "ok"
+    assert checks["extractor"]["status"] == "ok"
+
+
+@pytest.mark.parametrize("name", sorted(GONE))
+def test_doctor_warns_of_settings_without_effect_and_never_shows_them(run, monkeypatch, name):
+    monkeypatch.setenv(name, "very-secret-value")
+    code, out, err = run("doctor")
+    assert code == 0
+    assert f"{name} is set but has no effect" in out
+    assert "very-secret-value" not in out + err
+
+
+def test_doctor_says_what_fails_and_exits_5(run, monkeypatch):
+    class Broken(WordEmbedder):
+        def embed_query(self, text):
+            raise DependencyFailed("the model file is damaged", dependency="embedder")
+
+    monkeypatch.setattr(wiring, "embedder", Broken)
+    code, out, _ = run("doctor")
+    assert code == 5
+    assert "fail  embedder    the model file is damaged" in out
+
+
+def test_a_home_that_cannot_be_made_is_a_clean_failure(run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    code, out, err = run("docs", "list", "--home", str(tmp_path / "file" / "home"), "--json")
+    assert code == 2
+    assert "which cannot be made" in err
+    assert json.loads(out)["code"] == "configuration"
+    code, out, _ = run("doctor")
+    assert code == 5
+    assert "-> set LLAMABDA_HOME to a folder of yours" in out
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["frobnicate"],
+        ["ask"],
+        ["ask", "x", "--top-k", "0"],
+        ["ask", "x", "--top-k", "many"],
+        ["ask", "x", "--mode", "magic"],
+        ["docs"],
+        ["docs", "list", "--limit", "-1"],
+        ["docs", "list", "--cursor", "not ours"],
+        ["serve", "--port", "70000"],
+        ["ingest"],
+        ["users", "add", "not a name!", "--password-stdin"],
+    ],
+)
+def test_usage_errors_exit_2(run, argv):
+    code, _, err = run(*argv)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_paths_that_do_not_exist_exit_3(run, tmp_path):
+    code, _, err = run("ingest", str(tmp_path / "nowhere"))
+    assert code == 3
+    assert "no file or folder" in err
+    (tmp_path / "void").mkdir()
+    assert run("ingest", str(tmp_path / "void"))[0] == 3
+
+
+def test_a_wrong_setting_is_named_and_exits_2(run, monkeypatch):
+    from llamabda.settings import settings
+
+    monkeypatch.setenv("PORT", "eighty")
+    settings.cache_clear()
+    code, _, err = run("docs", "list")
+    assert code == 2
+    assert "PORT='eighty'" in err
+    settings.cache_clear()
+
+
+def test_an_interruption_exits_130_and_reports_what_was_done(run, folder, monkeypatch):
+    class Interrupting(WordEmbedder):
+        def embed_documents(self, texts):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(wiring, "embedder", Interrupting)
+    code, _, err = run("ingest", str(folder))
+    assert code == 130
+    assert "0 of 2 files" in err
+    assert "interrupted" in err
+
+
+def test_a_document_cannot_steer_the_terminal(run, folder):
+    harmless = "Words that nobody minds. " * 20
+    (folder / "evil.txt").write_text(
+        f"{harmless}harbour \x1b]0;owned\x07 harbour \x9b31m \u202e reversed harbour", "utf-8"
+    )
+    run("ingest", str(folder / "evil.txt"))
+    _, out, _ = run("search", "harbour")
+    assert "owned" in out
+    assert not set(out) & {"\x1b", "\x07", "\x9b", "\u202e"}
+    assert visible("a\tb\nc\x00") == "a b\nc\ufffd"
+
+
+def command(*argv: str, home: Path, **options) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "LLAMABDA_HOME": str(home), "MODEL_PATH": ""}
+    return subprocess.run(
+        [sys.executable, "-m", "llamabda", *argv], env=environment, capture_output=True, text=True, **options
+    )
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["ingest", "--help"], ["docs", "list", "--help"], ["--version"]])
+def test_help_is_quick_to_import_and_needs_no_model_library(argv, tmp_path):
+    code = (
+        "import sys; from llamabda.cli import main\n"
+        f"try: main({argv!r})\nexcept SystemExit as left: assert not left.code\n"
+        "heavy = {'numpy', 'fastapi', 'onnxruntime', 'llama_cpp', 'kreuzberg', 'jwt'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "llamabda" in done.stdout
+
+
+def test_the_command_works_from_any_folder_and_through_a_closed_pipe(tmp_path):
+    done = command("docs", "list", "--json", home=tmp_path / "home", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["documents"] == []
+    shell = f'"{sys.executable}" -m llamabda --help | head -n 1'
+    piped = subprocess.run(shell, shell=True, capture_output=True, text=True, cwd=tmp_path)
+    assert piped.returncode == 0
+    assert "Traceback" not in piped.stderr
+
+
+def test_a_serving_command_says_where_and_how_and_ends_cleanly(tmp_path):
+    from llamabda.demo.client import Client
+    from llamabda.demo.server import DemoServer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODEL_PATH", "")
+        with DemoServer(tmp_path) as server:
+            process = server._process
+            client = Client(server.url)
+            while True:
+                try:
+                    assert client.get("/health") == {"status": "ok"}
+                    break
+                except DependencyFailed:
+                    assert process.poll() is None, server.log.read_text()
+        assert process.returncode == 0
+    log = server.log.read_text("utf-8")
+    assert f"Llamabda listens on {server.url}" in log
+    assert f"curl {server.url}/auth/register" in log
+    assert "Traceback" not in log
