@@ -1,0 +1,1 @@
+"""Llamabda beside the naive stack, in one run: `python -m benchmarks`."""

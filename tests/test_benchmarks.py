@@ -1,0 +1,139 @@
+"""The benchmark's tables and picture, from fixed numbers: nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import corpus, plot, report
+from benchmarks.measure import OURS, Row, Samples, Section, Unavailable, in_turns
+from benchmarks.workers.client import Worker
+from benchmarks.workers.loop import memory
+
+FASTER = Row("embedding", "one question", "ms", Samples(OURS, (4.0, 2.0, 3.0)), (Samples("torch", (30.0, 12.0, 13.0)),))
+SLOWER = Row(
+    "generation",
+    "prefill",
+    "tokens/s",
+    Samples(OURS, (270.0,)),
+    (Samples("chat", (180.0,)), Samples("raw", (300.0,))),
+    higher_is_better=True,
+    aim=">= 0.9x raw",
+    note="a | b",
+)
+ABSENT = Row("start", "import", "s", Samples(OURS, (0.25,)), (Samples("torch", ()),))
+REPORT = report.Report(
+    {"processor": "Some CPU"}, ("part x failed",), (FASTER, SLOWER, ABSENT), (Section("quality", "t"),)
+)
+
+
+def test_a_ratio_above_one_always_means_that_ours_is_better() -> None:
+    assert FASTER.times_better(FASTER.rivals[0]) == pytest.approx(13 / 3)
+    assert SLOWER.times_better(SLOWER.rivals[0]) == pytest.approx(1.5)
+    assert SLOWER.times_better(SLOWER.rivals[1]) == pytest.approx(0.9)
+
+
+def test_a_contender_that_took_no_part_has_no_ratio() -> None:
+    assert ABSENT.times_better(ABSENT.rivals[0]) is None
+    assert report.ABSENT in report.table([ABSENT])[2]
+
+
+def test_a_table_has_a_line_per_row_and_all_rivals_in_it() -> None:
+    head, rule, faster, slower = report.table([FASTER, SLOWER])
+    columns = head.count("|")
+    assert rule.count("|") == columns
+    assert faster == "| one question | **3.00 ms** | 13.0 ms torch | 4.33 |  |  |"
+    assert slower == (
+        "| prefill | **270 tokens/s** | 180 tokens/s chat<br>300 tokens/s raw | 1.50<br>0.90 | >= 0.9x raw | a \\| b |"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, report.ABSENT),
+        (0, "0 s"),
+        (0.01234, "0.012 s"),
+        (0.9996, "1.00 s"),
+        (1.234, "1.23 s"),
+        (9.996, "10.0 s"),
+        (99.97, "100 s"),
+        (12345.6, "12,346 s"),
+    ],
+)
+def test_quantities_show_three_digits(value: float | None, shown: str) -> None:
+    assert report.quantity(value, "s") == shown
+
+
+def test_the_page_holds_machine_failures_parts_and_sections_in_order() -> None:
+    page = report.markdown(REPORT)
+    places = [page.index(text) for text in ("Some CPU", "part x failed", "## Embedding", "## Start", "## Quality")]
+    assert places == sorted(places)
+
+
+def test_the_json_keeps_every_round() -> None:
+    rows = json.loads(report.as_json(REPORT))["rows"]
+    assert rows[0]["ours"]["values"] == [4.0, 2.0, 3.0]
+    assert rows[0]["times_better"] == {"torch": pytest.approx(13 / 3)}
+    assert rows[2]["times_better"] == {"torch": None}
+
+
+def test_the_picture_shows_every_comparison_and_is_small(tmp_path: Path) -> None:
+    assert [label.split("  vs  ")[1] for label, _ in plot.bars(REPORT.rows)] == ["torch", "chat", "raw"]
+    assert plot.save([FASTER, SLOWER] * 10, tmp_path / "bench.png")
+    picture = (tmp_path / "bench.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) < 100_000
+
+
+def test_no_picture_is_made_when_nothing_was_compared(tmp_path: Path) -> None:
+    assert not plot.save([ABSENT], tmp_path / "bench.png")
+    assert not (tmp_path / "bench.png").exists()
+
+
+def test_contenders_take_turns_and_every_other_round_goes_backwards() -> None:
+    order: list[str] = []
+
+    def contender(name: str) -> Callable[[], float]:
+        def work() -> float:
+            order.append(name)
+            return float(len(order))
+
+        return work
+
+    found = in_turns({name: contender(name) for name in "abc"}, 3)
+    assert "".join(order) == "abccbaabc"
+    assert found == {"a": (1, 6, 7), "b": (2, 5, 8), "c": (3, 4, 9)}
+
+
+def test_a_worker_answers_and_says_why_it_stopped() -> None:
+    from benchmarks.plan import own_python
+
+    with Worker(own_python(), "onnx_embedder", threads=1) as worker:
+        assert worker.call("memory")["rss"] > 1
+        with pytest.raises(Unavailable, match=r"no_such_command"):
+            worker.call("no_such_command")
+
+
+def test_memory_is_that_of_this_process() -> None:
+    before = memory()["rss"]
+    block = b"x" * 50_000_000
+    assert memory()["rss"] - before > 0.8 * len(block) / 1e6
+
+
+def test_without_evaluation_data_the_texts_are_this_projects_own(tmp_path: Path) -> None:
+    own = corpus.load(tmp_path)
+    assert own.texts(30) == own.texts(30)
+    assert all(20 <= len(text.split()) <= 160 for text in own.texts(30))
+    assert all(10 <= len(question.split()) <= 20 for question in own.questions)
+    assert {number for number, _ in own.windows(40, documents=4)} == {0, 1, 2, 3}
+
+
+def test_with_evaluation_data_the_texts_are_real_ones(data_dir: Path) -> None:
+    real = corpus.load(data_dir)
+    assert "scifact" in real.name
+    assert len(real.documents) > 2000
+    assert all(10 <= len(question.split()) <= 20 for question in real.questions)
