@@ -98,7 +98,7 @@ def test_a_deadline_stops_the_prompt_between_two_batches_and_what_was_evaluated_
     long = build("What is it?", ["A sentence that fills the context with words. " * 60], language="en")
     answer(generator, max_tokens=1)  # another prompt: only the instruction is shared
     shared = answer(generator, long, deadline=Countdown(1))[1]
-    text, stopped = answer(generator, long, deadline=Countdown(4))
+    text, stopped = answer(generator, long, deadline=Countdown(2))
     assert (text, stopped.finish_reason, shared.finish_reason) == ("", "deadline", "deadline")
     after = answer(generator, long, max_tokens=1)[1]
     assert 0 < after.cached_tokens < after.prompt_tokens - 1
