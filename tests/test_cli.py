@@ -402,7 +402,9 @@ def test_the_command_works_from_any_folder_and_through_a_closed_pipe(tmp_path):
     assert "Traceback" not in piped.stderr
 
 
-def test_a_serving_command_says_where_and_how_and_ends_cleanly(tmp_path):
+@pytest.mark.parametrize("more_requests", [0, 3, 6, 12, 24])
+def test_a_serving_command_says_where_and_how_and_ends_cleanly(tmp_path, more_requests):
+    """Also while it loads a model: the interpreter's tear-down would stop that thread inside native code, an abort."""
     from llamabda.demo.client import Client
     from llamabda.demo.server import DemoServer
 
@@ -417,8 +419,10 @@ def test_a_serving_command_says_where_and_how_and_ends_cleanly(tmp_path):
                     break
                 except DependencyFailed:
                     assert process.poll() is None, server.log.read_text()
-        assert process.returncode == 0
+            for _ in range(more_requests):  # the stop comes at another moment of the loading
+                client.get("/health")
     log = server.log.read_text("utf-8")
+    assert process.returncode == 0, log
     assert f"Llamabda listens on {server.url}" in log
     assert f"curl {server.url}/auth/register" in log
     assert "Traceback" not in log

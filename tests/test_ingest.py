@@ -208,7 +208,7 @@ def test_sweeping_removes_old_generations_only_after_the_grace_period(ingest):
 def test_a_reader_sees_one_whole_version_at_every_instant(ingest):
     words = [f"v{n}" for n in range(12)]
     ingest.train("t", [NewDocument("doc", body(words[0]))], chunking=SMALL)
-    done = threading.Event()
+    done, looked = threading.Event(), threading.Event()
     seen: list[str] = []
     errors: list[BaseException] = []
 
@@ -222,12 +222,15 @@ def test_a_reader_sees_one_whole_version_at_every_instant(ingest):
                 assert mine
                 assert all(word in chunk.text for chunk in mine)
                 seen.append(word)
+                looked.set()
         except BaseException as exc:  # noqa: BLE001  (handed to the main thread)
             errors.append(exc)
 
     reader = threading.Thread(target=read)
     reader.start()
     for word in words[1:]:
+        looked.clear()
+        assert looked.wait(30)  # else a reader that gets no processor sleeps through the changes
         ingest.train("t", [NewDocument("doc", body(word))], chunking=SMALL)
     done.set()
     reader.join()

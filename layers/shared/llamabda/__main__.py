@@ -1,7 +1,5 @@
 """`python -m llamabda` is the command `llamabda`."""
 
-import sys
+from llamabda.cli import run
 
-from llamabda.cli import main
-
-sys.exit(main())
+run()

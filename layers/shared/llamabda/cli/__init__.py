@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from llamabda.cli.arguments import parser
 from llamabda.cli.console import Console
@@ -57,3 +60,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         # whoever read our output has gone; python would complain once more when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
+
+
+def run() -> NoReturn:
+    """The command as a process of its own. It ends without the interpreter's tear-down, which would kill threads that
+    are inside native code (a model that is still being loaded): their C++ frames answer that with an abort."""
+    try:
+        code = main()
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    except BaseException:  # noqa: BLE001  (what the interpreter would do with it)
+        traceback.print_exc()
+        code = SOME_FAILED
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
+            stream.flush()
+    os._exit(code)
