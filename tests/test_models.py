@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from llamabda import downloads
+from llamabda import bert_onnx, downloads
 from llamabda.catalogue import CATALOGUE, Entry, File
 from llamabda.downloads import hub_url
 from llamabda.errors import ModelError
@@ -409,3 +409,8 @@ def test_every_model_of_the_catalogue_is_pinned_and_says_its_licence(model):
         assert len(file.sha256) == 64
         assert file.size > 0
         assert "==" in file.source or "@" in file.source or file.source.startswith("https:")
+
+
+def test_a_changed_preparation_is_noticed_in_a_cache_that_is_there_already():
+    versions = {entry.preparation_version for entry in CATALOGUE.values() if entry.preparation == bert_onnx.KIND}
+    assert versions == {bert_onnx.VERSION}

@@ -12,6 +12,7 @@ from typing import Any
 
 logger = logging.getLogger("llamabda.llama_cpp")
 
+SPINS = "500"  # turns of the OpenMP library's waiting loop, some microseconds together
 _ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR is 4; 5 continues the line before
 
 # the last error lines, for the message of a load that failed: llama.cpp says why only in its log
@@ -21,11 +22,14 @@ _guard = threading.Lock()
 
 @cache
 def _load() -> tuple[Any, Any]:
-    # llama.cpp's threads meet hundreds of times a token. By default they spin there, and when anything else wants the
-    # processor (our own embedder does) the one waited for does not run: measured on two busy processors, prefill is 7
-    # times and decoding 100 times slower than with sleeping. Read when the OpenMP library is loaded, so it stands
-    # before the import; who has idle processors to spare may set "active".
+    # llama.cpp's threads meet hundreds of times a token. By default they spin there for long, and when anything else
+    # wants the processor (our own embedder does) the one waited for does not run: on two busy processors, prefill is
+    # then up to 7 times and decoding up to 100 times slower than with threads that sleep at once. Those cost a quarter
+    # of the decoding on an idle machine. A short spin has most of both: 47, 61 and 67 tokens a second idle, and 33, 26
+    # and 14 beside one busy program, for no, this and a long one. Read when the OpenMP library is loaded, so before the
+    # import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     import llama_cpp
 
     @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # a ctypes function type
