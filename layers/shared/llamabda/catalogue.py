@@ -57,7 +57,6 @@ ENTRIES = (
         licence="Apache-2.0",
         languages=("en",),
         preparation="onnx-int8",
-        preparation_version=2,  # as bert_onnx.VERSION
         download_size=83_506_384,
         # Measured: sentences on different subjects .01 to .03, of one collection .09 (Wikipedia) to .17 (aerodynamics).
         background=0.03,

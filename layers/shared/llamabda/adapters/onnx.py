@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,9 @@ class Description:
 class OnnxEmbedder:
     """Embeds one text at a time: no padding is computed, and a text's vector cannot depend on its batch mates.
 
-    `folder` is one that `llamabda.bert_onnx.prepare` made. `threads` texts are embedded at the same time, each by one
-    thread: that keeps every core at work without the threads of one text waiting for each other.
+    `folder` is one that `llamabda.bert_onnx.prepare` made. `threads` documents are embedded at the same time, each by
+    one thread: that keeps every core at work without the threads of one text waiting for each other. A question comes
+    alone: all threads share it, which gives the same vector a fifth sooner.
     """
 
     def __init__(self, folder: Path, *, threads: int) -> None:
@@ -76,20 +78,9 @@ class OnnxEmbedder:
         self._tokenizer.enable_truncation(self._about.max_tokens)
 
         onnxruntime.disable_telemetry_events()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors; they reach the caller as exceptions anyway
-        # Texts differ in length: an arena would keep the largest buffers of every length it has seen.
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as exc:
-            raise ModelError(f"{folder / 'model.onnx'} cannot be loaded: {exc}") from exc
         self._threads = max(1, threads)
+        self._alone = _session(folder / "model.onnx", threads=1)
+        self._shared = _session(folder / "model.onnx", threads=threads) if threads > 1 else self._alone
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="embed")
 
     @property
@@ -109,25 +100,44 @@ class OnnxEmbedder:
         prompted = [self._about.document_prompt + text for text in texts]
         vectors = np.empty((len(prompted), self.dim), np.float32)
         parallel = len(prompted) > 1 and self._threads > 1
-        results = self._pool.map(self._embed, prompted) if parallel else map(self._embed, prompted)
+        embed = partial(self._embed, session=self._alone)
+        results = self._pool.map(embed, prompted) if parallel else map(embed, prompted)
         for row, vector in enumerate(results):
             vectors[row] = vector
         return vectors
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """(dim,) float32, unit length. DependencyFailed when the model cannot be run."""
-        return self._embed(self._about.query_prompt + text)
+        return self._embed(self._about.query_prompt + text, self._shared)
 
-    def _embed(self, text: str) -> NDArray[np.float32]:
+    def _embed(self, text: str, session: Any) -> NDArray[np.float32]:
         head = text[: self._about.max_tokens * CHARACTERS_PER_TOKEN]
         # The tokenizer takes no lone surrogates; they are not characters, so "?" stands for them.
         clean = head.encode("utf-8", "replace").decode("utf-8")
         try:
             ids = np.array([self._tokenizer.encode(clean).ids], np.int64)
-            (vectors,) = self._session.run(["embedding"], {"input_ids": ids})
+            (vectors,) = session.run(["embedding"], {"input_ids": ids})
         except Exception as exc:
             raise DependencyFailed(
                 f"the embedding model {self._about.name} failed: {exc}", dependency="embedder"
             ) from exc
         vector: NDArray[np.float32] = vectors[0]
         return vector
+
+
+def _session(file: Path, *, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; they reach the caller as exceptions anyway
+    # Texts differ in length: an arena would keep the largest buffers of every length it has seen.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    # Threads that wait for their share spin, but not beyond the end of a text: the language model needs them.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as exc:
+        raise ModelError(f"{file} cannot be loaded: {exc}") from exc
