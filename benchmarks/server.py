@@ -111,7 +111,7 @@ def run(plan: Plan) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="llamabda-bench-") as name:
         environment = os.environ | {"LLAMABDA_HOME": str(Path(name) / "home")}
         plan.say(f"server: preparing a home with {size} chunks")
-        _prepare(environment, size)
+        prepare(environment, size)
         with Server(environment, folder=Path(name)) as server:
             server.wait_until_ready()
             server.post("/auth/register", {"username": "bench", "password": "bench-password"})
@@ -166,7 +166,7 @@ def _ours(values: list[float]) -> Samples:
     return Samples(OURS, tuple(values))
 
 
-def _prepare(environment: Mapping[str, str], size: int) -> None:
+def prepare(environment: Mapping[str, str], size: int) -> None:
     """In a process of its own: settings are read once per process, and the home is not ours."""
     command = [sys.executable, "-m", "benchmarks.home", str(size)]
     done = subprocess.run(command, env=dict(environment), cwd=ROOT, capture_output=True, text=True, check=False)

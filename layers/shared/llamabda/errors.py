@@ -9,6 +9,7 @@ LlamabdaError
     Conflict             it exists already
     TooLarge             over a configured limit
     UnsupportedMedia     a format that cannot be read
+    TooManyRequests      this caller asks, or guesses, too often
     Busy                 a bounded queue is full: come back later
     DependencyFailed     the index, a model or a store did not do its part
     ConfigurationError   a setting is missing or contradicts another
@@ -70,6 +71,16 @@ class TooLarge(LlamabdaError):
 
 class UnsupportedMedia(LlamabdaError):
     code = "unsupported_media"
+
+
+class TooManyRequests(LlamabdaError):
+    """`retry_after` is in seconds."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Busy(LlamabdaError):
