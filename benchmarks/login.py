@@ -52,5 +52,9 @@ def run(plan: Plan) -> Iterator[Row]:
             unknown.append(1e3 * seconds(lambda: attempt("nobody")))
         database.close()
     apart = abs(statistics.median(known) - statistics.median(unknown))
-    note = f"medians {statistics.median(known):.2f} ms known, {statistics.median(unknown):.2f} ms unknown; {tries} tries"
-    yield Row("login", "wrong logins: known and unknown user apart", "ms", Samples(OURS, (apart,)), aim="<= 2 ms", note=note)
+    note = (
+        f"medians {statistics.median(known):.2f} ms known, {statistics.median(unknown):.2f} ms unknown; {tries} tries"
+    )
+    yield Row(
+        "login", "wrong logins: known and unknown user apart", "ms", Samples(OURS, (apart,)), aim="<= 2 ms", note=note
+    )

@@ -28,7 +28,7 @@ SECONDS, QUICK_SECONDS = 600.0, 20.0
 WATCH_SECONDS = 5.0
 WARM_SHARE = 0.2  # of the time, in which caches and pools still fill
 DOCUMENTS = 12  # that each client trains again and again, changed or not
-PASSWORD = "soak-password"  # noqa: S105  (of an account that lives for ten minutes)
+PASSWORD = "soak-password"
 # told, and to be tried again later: what a bounded queue is for
 BUSY = frozenset((503,))
 
@@ -56,7 +56,7 @@ class Client:
     def __init__(self, url: str, number: int, questions: list[str], texts: list[str], tally: Tally) -> None:
         self._http = httpx.Client(base_url=url, timeout=60, trust_env=False)
         self._name = f"soak-{number}"
-        self._draw = random.Random(number)  # noqa: S311  (a load, not a secret)
+        self._draw = random.Random(number)
         self._questions = questions
         self._texts = texts
         self._tally = tally
@@ -134,7 +134,7 @@ class Client:
             return
         for doc in found.json()["documents"]:
             source = self._call("source", "GET", f"/source?doc_id={doc['id']}", expect={200, 404})
-            if source is not None and source.status_code == 200 and source.text != self._trained.get(doc["id"]):  # noqa: PLR2004
+            if source is not None and source.status_code == 200 and source.text != self._trained.get(doc["id"]):
                 self._tally.note("source", 0, 0, f"{doc['id']} is not what was trained last")
             break
 
@@ -152,7 +152,13 @@ class Client:
         return {"Authorization": f"Bearer {self._tokens.get('access_token', '')}"}
 
     def _call(
-        self, kind: str, method: str, path: str, body: object = None, *, expect: set[int] | frozenset[int] = frozenset((200,))
+        self,
+        kind: str,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        expect: set[int] | frozenset[int] = frozenset((200,)),
     ) -> httpx.Response | None:
         began = time.perf_counter()
         try:

@@ -54,7 +54,9 @@ def _value(value: object) -> object:
 
 
 KEYS = st.sampled_from(["a", "b", "1:a", "ção", "e", "x y", "n"])
-TEXTS = st.sampled_from(["", "a", "ab", "b", "B", "2026-01-02", "2026-11-22", "é", "z\u0001", "\U0001f600", "\uffff", "1"])
+TEXTS = st.sampled_from(
+    ["", "a", "ab", "b", "B", "2026-01-02", "2026-11-22", "é", "z\u0001", "\U0001f600", "\uffff", "1"]
+)
 NUMBERS = st.one_of(
     st.integers(-3, 3),
     st.sampled_from([0.0, -0.0, 0.5, -0.5, 1e300, -1e300, 5e-324, -5e-324, 2**53, 2**53 + 1, 10**400, -(10**400)]),

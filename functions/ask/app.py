@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-
 from starlette.concurrency import run_in_threadpool
 
 from llamabda import rendering, wiring

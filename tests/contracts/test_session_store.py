@@ -70,7 +70,5 @@ def test_all_sessions_of_a_user_end_together(store):
 def test_of_a_hundred_uses_at_once_one_succeeds(store):
     store.add(Session("s", "alice", "one", LATER), now=NOW)
     with ThreadPoolExecutor(20) as pool:
-        found = list(
-            pool.map(lambda n: store.rotate("s", "one", f"two-{n}", expires_at=LATER, now=NOW), range(100))
-        )
+        found = list(pool.map(lambda n: store.rotate("s", "one", f"two-{n}", expires_at=LATER, now=NOW), range(100)))
     assert sorted(filter(None, found)) == ["alice"]

@@ -92,7 +92,9 @@ def test_ten_guesses_an_account_even_when_two_hundred_come_at_once(client, alice
 
 
 def test_guesses_for_unknown_users_are_limited_alike(client, alice):
-    found = [client.post("/auth/login", json={"username": "nobody", "password": PASSWORD}).status_code for _ in range(12)]
+    found = [
+        client.post("/auth/login", json={"username": "nobody", "password": PASSWORD}).status_code for _ in range(12)
+    ]
     assert found == [401] * 10 + [429] * 2
 
 
@@ -100,7 +102,9 @@ def test_one_address_cannot_guess_for_ever_whatever_the_names(client, alice, mon
     monkeypatch.setenv("LOGIN_GUESSES_ADDRESS", "20")
     wiring.settings.cache_clear()
     monkeypatch.setattr(wiring, "auth", type(wiring.auth)(wiring.auth._make))
-    found = [client.post("/auth/login", json={"username": f"u{n}", "password": PASSWORD}).status_code for n in range(25)]
+    found = [
+        client.post("/auth/login", json={"username": f"u{n}", "password": PASSWORD}).status_code for n in range(25)
+    ]
     assert found == [401] * 20 + [429] * 5
     wiring.settings.cache_clear()
 
@@ -164,7 +168,8 @@ def test_a_name_that_is_taken_does_not_use_up_the_invite(client, alice):
 
 def test_disabling_ends_every_credential_and_enabling_revives_none(client, alice, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(wiring, "accounts", lambda a=accounts.Accounts(wiring.users(), clock=lambda: now[0]): a)
+    gate = accounts.Accounts(wiring.users(), clock=lambda: now[0])
+    monkeypatch.setattr(wiring, "accounts", lambda: gate)
     tokens = login(client)
     assert me(client, tokens["access_token"]).status_code == 200
     wiring.auth().set_disabled("alice", True)
@@ -180,7 +185,8 @@ def test_disabling_ends_every_credential_and_enabling_revives_none(client, alice
 
 
 def test_a_new_password_ends_what_was_open(client, alice, monkeypatch):
-    monkeypatch.setattr(wiring, "accounts", lambda a=accounts.Accounts(wiring.users(), keep=0): a)
+    gate = accounts.Accounts(wiring.users(), keep=0)
+    monkeypatch.setattr(wiring, "accounts", lambda: gate)
     tokens = login(client)
     wiring.auth().set_password("alice", "another-secret")
     assert me(client, tokens["access_token"]).status_code == 401

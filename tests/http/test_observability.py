@@ -41,7 +41,15 @@ def test_logs_hold_neither_texts_nor_secrets(client, alice, harbour, lines):
     client.post("/search", json={"query": "harbour", "nonsense": "secret-value"}, headers=alice.headers)
     client.get("/documents?token=in-the-query", headers=alice.headers)
     written = json.dumps(lines())
-    for secret in (PASSWORD, alice.token, tokens["refresh_token"], HARBOUR, "harbour office open", "secret-value", "in-the-query"):
+    for secret in (
+        PASSWORD,
+        alice.token,
+        tokens["refresh_token"],
+        HARBOUR,
+        "harbour office open",
+        "secret-value",
+        "in-the-query",
+    ):
         assert secret not in written
 
 

@@ -183,7 +183,9 @@ def test_server_timing_adds_up(ask, generator):
     began = time.perf_counter()
     reply = ask()
     spent = 1000 * (time.perf_counter() - began)
-    parts = {name: float(ms) for name, ms in (part.split(";dur=") for part in reply.headers["server-timing"].split(", "))}
+    parts = {
+        name: float(ms) for name, ms in (part.split(";dur=") for part in reply.headers["server-timing"].split(", "))
+    }
     total = parts.pop("total")
     assert {"auth", "read", "embed", "search", "extract", "prefill", "decode"} <= set(parts)
     assert sum(parts.values()) == pytest.approx(total, rel=0.05)

@@ -21,7 +21,9 @@ class Accounts:
     `clock`: seconds that never go back. Safe to share between threads.
     """
 
-    def __init__(self, users: UserStore, *, keep: float = DISABLED_WITHIN, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, users: UserStore, *, keep: float = DISABLED_WITHIN, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._users = users
         self._keep = keep
         self._clock = clock

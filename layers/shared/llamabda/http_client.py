@@ -25,10 +25,10 @@ def client_address(scope: Scope, trusted: Sequence[Network]) -> str | None:
     for hop in reversed(forwarded[-MAX_HOPS:]):
         if not is_within(address, trusted):
             break
-        hop = _bare(hop)
-        if hop is None:
+        named = _bare(hop)
+        if named is None:
             break  # not an address: what stands before it cannot be believed either
-        address = hop
+        address = named
     return address
 
 

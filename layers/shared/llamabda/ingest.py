@@ -54,7 +54,7 @@ class Outcome:
     again: bool = False
 
 
-class _OutOfTime(Exception):  # noqa: N818  (not an error)
+class _OutOfTime(Exception):
     """The rest has to wait for another worker."""
 
 

@@ -45,7 +45,8 @@ def instructions(chunking: Chunking) -> str:
 def prepare(key: GenerationKey, pending: Pending, text: str, *, fingerprint: str) -> Prepared:
     """Cuts a text. `fingerprint`: of the embedder that will make the vectors."""
     wanted = json.loads(pending.instructions or "{}")
-    chunking = Chunking(wanted.get("chunk_size", Chunking.size), wanted.get("chunk_overlap", Chunking.overlap))
+    usual = Chunking()
+    chunking = Chunking(wanted.get("chunk_size", usual.size), wanted.get("chunk_overlap", usual.overlap))
     data = text.encode()
     digest = sha256(data).hexdigest()
     context = opening(text)
@@ -84,8 +85,10 @@ def embed(chunks: Sequence[Chunk], embedder: Embedder, known: Known) -> NDArray[
     Those that are `known` are not computed again.
     """
     new = [chunk for chunk in chunks if (chunk.context, chunk.text) not in known]
-    made = dict(zip(((c.context, c.text) for c in new), _embedded(new, embedder), strict=True)) if new else {}
-    return np.stack([known.get(at, made.get(at)) for at in ((c.context, c.text) for c in chunks)])
+    vectors = dict(known)
+    if new:
+        vectors.update(zip(((chunk.context, chunk.text) for chunk in new), _embedded(new, embedder), strict=True))
+    return np.stack([vectors[chunk.context, chunk.text] for chunk in chunks])
 
 
 def _embedded(chunks: Sequence[Chunk], embedder: Embedder) -> NDArray[np.float32]:

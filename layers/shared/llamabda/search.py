@@ -47,7 +47,10 @@ class Search:
         filter: Filter | None = None,
         deadline: Deadline,
     ) -> SearchResult:
-        """At most `top_k` hits, fewer only when the tenants have no more that pass the filter. DependencyFailed when the deadline passed."""
+        """At most `top_k` hits, fewer only when the tenants have no more that pass the filter.
+
+        DependencyFailed when the deadline passed.
+        """
         began = time.perf_counter()
         _in_time(deadline, "embedder")
         embedder = self.embedder()

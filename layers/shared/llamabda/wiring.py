@@ -20,6 +20,7 @@ from llamabda.settings import settings
 
 if TYPE_CHECKING:
     from llamabda.accounts import Accounts
+    from llamabda.adapters.key_file import KeyFileSigner
     from llamabda.adapters.prometheus import PrometheusMetrics
     from llamabda.admission import Admission
     from llamabda.ask import Ask
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
         TextStore,
         UserStore,
     )
-    from llamabda.search import Search
     from llamabda.rate_limits import Buckets
+    from llamabda.search import Search
     from llamabda.tokens import TokenVerifier
     from llamabda.worker import Worker
 
@@ -118,10 +119,14 @@ def index() -> Index:
 
 
 @Once
-def signer() -> Signer:
+def key_file() -> KeyFileSigner:
     from llamabda.adapters.key_file import KeyFileSigner
 
     return KeyFileSigner(settings().key_file, keep=settings().access_token_expire_minutes * 60 + LEEWAY)
+
+
+def signer() -> Signer:
+    return key_file()
 
 
 @Once

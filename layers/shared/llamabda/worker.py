@@ -66,7 +66,12 @@ class Worker:
                 elif lease.attempts >= MAX_ATTEMPTS:
                     self._give_up(ingest, lease, f"given up after {MAX_ATTEMPTS} attempts: {outcome.trained.error}")
                 else:
-                    log.info("attempt %d at %r did not succeed: %s", lease.attempts, outcome.key.doc_id, outcome.trained.error)
+                    log.info(
+                        "attempt %d at %r did not succeed: %s",
+                        lease.attempts,
+                        outcome.key.doc_id,
+                        outcome.trained.error,
+                    )
                     ingest.queue.retry(lease, delay=BACKOFF[lease.attempts - 1])
         except Exception:
             # the border of the thread: a defect must not end it; the lease runs out and the work is tried again

@@ -31,7 +31,9 @@ from llamabda.errors import ConfigurationError
 KEY_BITS = 2_048
 MAX_FILE_BYTES = 65_536  # a key of 8,192 bits has 6,400
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_BLOCK = re.compile(rb"(?:^# signs from (\d{1,12})\s*$\s*)?(^-----BEGIN [A-Z ]+-----$.*?^-----END [A-Z ]+-----$)", re.M | re.S)
+_BLOCK = re.compile(
+    rb"(?:^# signs from (\d{1,12})\s*$\s*)?(^-----BEGIN [A-Z ]+-----$.*?^-----END [A-Z ]+-----$)", re.M | re.S
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,7 @@ class PrometheusMetrics:
     def __init__(self, gauges: Gauges) -> None:
         self._registry = registry = CollectorRegistry()
         registry.register(_Gauges(gauges))
-        self._requests = Counter(
-            "llamabda_requests", "Requests.", ["route", "method", "status"], registry=registry
-        )
+        self._requests = Counter("llamabda_requests", "Requests.", ["route", "method", "status"], registry=registry)
         self._seconds = Histogram(
             "llamabda_request_seconds", "Time to the end of a reply.", ["route"], buckets=SECONDS, registry=registry
         )

@@ -81,7 +81,9 @@ def parser() -> argparse.ArgumentParser:
 
     for asking in (ask, search):
         asking.add_argument(
-            "--filter", metavar="JSON", help="only documents with this metadata, for example '{\"year\": {\"$gte\": 2025}}'"
+            "--filter",
+            metavar="JSON",
+            help='only documents with this metadata, for example \'{"year": {"$gte": 2025}}\'',
         )
 
     _docs(commands.add_parser("docs", help="list, show and remove documents"), common)

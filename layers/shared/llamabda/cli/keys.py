@@ -17,7 +17,7 @@ PUBLISHED_AHEAD = 7_200.0  # seconds: gateways read the key set again after two 
 
 def rotate(arguments: Namespace, console: Console) -> int:
     """The new key is published at once, and signs once everybody has had time to read it."""
-    added = wiring.signer().rotate(after=0.0 if arguments.now else PUBLISHED_AHEAD)
+    added = wiring.key_file().rotate(after=0.0 if arguments.now else PUBLISHED_AHEAD)
     if console.json:
         return list_keys(arguments, console)
     when = "now" if arguments.now else f"from {_moment(added.signs_from)} on"
@@ -26,7 +26,8 @@ def rotate(arguments: Namespace, console: Console) -> int:
 
 
 def list_keys(_arguments: Namespace, console: Console) -> int:
-    signer = wiring.signer()
+    signer = wiring.key_file()
+    known = signer.keys()
     current = signer.key().kid
     rows = [
         {
@@ -34,7 +35,7 @@ def list_keys(_arguments: Namespace, console: Console) -> int:
             "state": "signs" if key.kid == current else "next" if key.signs_from > time.time() else "verifies",
             "signs_from": _moment(key.signs_from) if key.signs_from else None,
         }
-        for key in signer.keys()
+        for key in known
     ]
     if console.json:
         console.data({"keys": rows})

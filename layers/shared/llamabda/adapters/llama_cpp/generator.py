@@ -165,9 +165,9 @@ class LlamaCppGeneration:
             return None
         if is_loop(self._generated):
             return None
-        if self._generated:  # only now, so that a piece is handed out before the next one is begun
-            if not self._engine.evaluate(self._generated[-1:]):
-                return None
+        # the last one is evaluated only now, so that it is handed out before the next one is begun
+        if self._generated and not self._engine.evaluate(self._generated[-1:]):
+            return None
         token = self._engine.best()
         if self._engine.is_end(token):
             return None

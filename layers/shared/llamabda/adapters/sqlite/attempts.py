@@ -32,7 +32,8 @@ class SqliteAttemptStore:
     def give_back(self, key: str) -> None:
         with self._database.write() as db:
             db.execute(
-                "DELETE FROM attempts WHERE rowid = (SELECT rowid FROM attempts WHERE key = ? ORDER BY at DESC LIMIT 1)",
+                "DELETE FROM attempts"
+                " WHERE rowid = (SELECT rowid FROM attempts WHERE key = ? ORDER BY at DESC LIMIT 1)",
                 (key,),
             )
 

@@ -175,8 +175,8 @@ class SqliteCatalog:
             latest = key.generation == int(row[3]) or row[4] == "deleted"
             db.execute(
                 "UPDATE documents SET source = ?, state = ?, live_generation = ?, sequencer = coalesce(?, sequencer),"
-                " sha256 = ?, bytes = ?, chunks = ?, metadata = ?, recipe = ?, error = CASE WHEN ? THEN NULL ELSE error END,"
-                " updated_at = ? WHERE tenant = ? AND id = ?",
+                " sha256 = ?, bytes = ?, chunks = ?, metadata = ?, recipe = ?,"
+                " error = CASE WHEN ? THEN NULL ELSE error END, updated_at = ? WHERE tenant = ? AND id = ?",
                 (
                     source,
                     "ready" if latest else row[4],

@@ -32,7 +32,8 @@ class SqliteQueue:
         with self._database.write() as db:
             db.executemany(
                 "INSERT INTO queue (tenant, doc_id, generation, due_at) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT (tenant, doc_id, generation) DO UPDATE SET due_at = excluded.due_at WHERE receipt IS NULL",
+                " ON CONFLICT (tenant, doc_id, generation) DO UPDATE SET due_at = excluded.due_at"
+                " WHERE receipt IS NULL",
                 [(*_row(key), due) for key in keys],
             )
 

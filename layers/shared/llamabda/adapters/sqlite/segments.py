@@ -120,9 +120,7 @@ def _assemble(
     terms, first = np.unique(hashes[order], return_index=True)
     starts = np.append(first, len(hashes)).astype(np.int64)
     codes, scales, residuals = quantize(vectors)
-    return Segment(
-        ids, numbers, vectors, codes, scales, residuals, lengths, terms, starts, rows[order], counts[order]
-    )
+    return Segment(ids, numbers, vectors, codes, scales, residuals, lengths, terms, starts, rows[order], counts[order])
 
 
 def save(segment: Segment, folder: Path, stamp: str) -> None:
