@@ -50,7 +50,12 @@ def _kind(value: object) -> str | None:
 
 
 def _value(value: object) -> object:
-    return float(value) if _kind(value) == "number" else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return float("inf") if value > 0 else float("-inf")
+    return value
 
 
 KEYS = st.sampled_from(["a", "b", "1:a", "ção", "e", "x y", "n"])

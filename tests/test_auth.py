@@ -28,7 +28,7 @@ SECRET = "secret123"
 
 @pytest.fixture(scope="module")
 def signer(tmp_path_factory: pytest.TempPathFactory) -> KeyFileSigner:
-    return KeyFileSigner(tmp_path_factory.mktemp("key") / "key.pem")
+    return KeyFileSigner(tmp_path_factory.mktemp("key") / "key.pem", keep=3600)
 
 
 @pytest.fixture

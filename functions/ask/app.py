@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("llamabda.http")
 router = routes(tags=["questions"])
 
+NAMES = ("search_results", "extract", "message", "citation", "final_answer", "error")
+STREAM = {
+    "type": "object",
+    "properties": {"event": {"enum": list(NAMES)}, "data": {"type": "string", "contentMediaType": "application/json"}},
+    "required": ["event", "data"],
+}
 EXAMPLE = 'event: message\ndata: {"delta": "The office opens at eight. [1]"}\n\n'
 OPTIONAL = frozenset(("generator",))  # without it answers are extracts, but answers
 
@@ -71,7 +77,7 @@ class Readiness(BaseModel):
 @router.post(
     "/ask/question",
     response_model=Reply,
-    responses={200: {"content": {EVENTS: {"schema": {"type": "string"}, "example": EXAMPLE}}}, **problems(503)},
+    responses={200: {"content": {EVENTS: {"schema": STREAM, "example": EXAMPLE}}}, **problems(503)},
 )
 async def ask(body: AskRequest, caller: Caller, until: Until, request: Request) -> Any:
     """An answer from your documents, with the passages it rests on.

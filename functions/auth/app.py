@@ -39,10 +39,14 @@ class Registration(Credentials):
 
 
 class RefreshToken(Body):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "as /auth/login gave it"}]})
+
     refresh_token: str = Field(max_length=256)
 
 
 class InviteRequest(Body):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"role": "member"}]})
+
     role: Role = Field(default="member", description="What the one invited will be.")
 
 

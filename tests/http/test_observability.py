@@ -16,7 +16,9 @@ from tests.http.problem import checked
 def lines(caplog):
     """What has been logged, as it is written."""
     caplog.set_level(logging.INFO)
-    return lambda: [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    return lambda: [
+        json.loads(JsonFormatter().format(record)) for record in caplog.records if record.name.startswith("llamabda")
+    ]
 
 
 def test_each_request_is_one_line_with_its_id(client, alice, harbour, lines):

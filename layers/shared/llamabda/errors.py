@@ -30,6 +30,11 @@ class LlamabdaError(Exception):
         super().__init__(message)
         self.message = message
 
+    @property
+    def public(self) -> str:
+        """What anybody may be told: what broke on our side is for the log."""
+        return self.message
+
 
 class InvalidInput(LlamabdaError):
     """A value that cannot be taken.
@@ -102,10 +107,22 @@ class DependencyFailed(LlamabdaError):
         super().__init__(message)
         self.dependency = dependency
 
+    @property
+    def public(self) -> str:
+        return f"the {self.dependency} is not available now"
+
 
 class ConfigurationError(LlamabdaError):
     code = "configuration"
 
+    @property
+    def public(self) -> str:
+        return "the server is not set up correctly"
+
 
 class ModelError(LlamabdaError):
     code = "model"
+
+    @property
+    def public(self) -> str:
+        return "the model is not available now"

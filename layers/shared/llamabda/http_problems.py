@@ -118,7 +118,6 @@ def problem(
 def from_error(exc: LlamabdaError, *, request_id: str, token_sent: bool) -> Response:
     """Of an error of ours. What broke on our side is logged and not told."""
     status = status_of(exc)
-    detail = exc.message
     headers: dict[str, str] = {}
     failures: list[Failure] = []
     if isinstance(exc, InvalidInput):
@@ -130,9 +129,7 @@ def from_error(exc: LlamabdaError, *, request_id: str, token_sent: bool) -> Resp
         headers = {"Retry-After": str(max(1, exc.retry_after))}
     elif status >= 500:
         logger.error("%s: %s: %s", request_id, type(exc).__name__, exc.message, exc_info=exc)
-        name = exc.dependency if isinstance(exc, DependencyFailed) else "model" if isinstance(exc, ModelError) else None
-        detail = f"the {name} is not available now" if name else "the server is not set up correctly"
-    return problem(status, detail, code=exc.code, failures=failures, headers=headers, request_id=request_id)
+    return problem(status, exc.public, code=exc.code, failures=failures, headers=headers, request_id=request_id)
 
 
 def unexpected(*, request_id: str) -> Response:

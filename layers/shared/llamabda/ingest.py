@@ -8,6 +8,7 @@ queue goes on where it stopped. What will never be live is garbage, which is swe
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ from llamabda.types import Chunk, Deadline, DocState, Document, GenerationKey, N
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+log = logging.getLogger("llamabda.ingest")
 
 GRACE = timedelta(seconds=60)  # a reader that saw a generation live may still fetch its text this much later
 ABANDONED = timedelta(hours=1)  # longer than any ingestion takes: one that began earlier has died
@@ -309,9 +312,10 @@ class Ingest:
         return {} if text is None else known_vectors(*self.index().vectors(former), text=text)
 
     def _failed(self, key: GenerationKey, error: LlamabdaError) -> Outcome:
+        log.warning("%r of %s cannot be made: %s", key.doc_id, key.tenant, error.message)
         if isinstance(error, TRANSIENT):
-            return self._later(key, error.message)
-        self.catalog.fail(key, error.message)
+            return self._later(key, error.public)
+        self.catalog.fail(key, error.public)
         return Outcome(key, self._now(key))
 
     def _later(self, key: GenerationKey, error: str | None) -> Outcome:

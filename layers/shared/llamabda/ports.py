@@ -287,7 +287,7 @@ class UserStore(Protocol):
         """In order of username."""
 
     def set_disabled(self, username: str, disabled: bool) -> bool:
-        """Disabling also raises `credentials`. False: no such user."""
+        """Disabling also raises `credentials` and withdraws the invites that the user made. False: no such user."""
 
     def set_password_hash(self, username: str, password_hash: str, *, renew: bool = False) -> bool:
         """`renew` also raises `credentials`. False: no such user."""

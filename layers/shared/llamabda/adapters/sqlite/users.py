@@ -73,10 +73,14 @@ class SqliteUserStore:
         return [_user(row) for row in rows]
 
     def set_disabled(self, username: str, disabled: bool) -> bool:
-        return self._changes_one(
-            "UPDATE users SET disabled = ?, credentials = credentials + ? WHERE username = ?",
-            (disabled, disabled, username),
-        )
+        with self._database.write() as db:
+            changed = db.execute(
+                "UPDATE users SET disabled = ?, credentials = credentials + ? WHERE username = ?",
+                (disabled, disabled, username),
+            ).rowcount
+            if disabled:
+                db.execute("DELETE FROM invites WHERE created_by = ?", (username,))
+            return changed == 1
 
     def set_password_hash(self, username: str, password_hash: str, *, renew: bool = False) -> bool:
         return self._changes_one(
