@@ -29,7 +29,7 @@ def run(plan: Plan) -> Iterator[Row]:
             users=SqliteUserStore(database),
             sessions=SqliteSessionStore(database),
             attempts=SqliteAttemptStore(database),
-            signer=KeyFileSigner(Path(name) / "key.pem"),
+            signer=KeyFileSigner(Path(name) / "key.pem", keep=60),
             hasher=Argon2Hasher(),
             issuer="bench",
             audience="bench",

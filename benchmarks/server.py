@@ -19,6 +19,7 @@ from benchmarks.home import EMBEDDED
 from benchmarks.measure import OURS, Row, Samples, Unavailable
 from benchmarks.plan import ROOT, Plan, own_python
 
+UNLIMITED = {"RATE_LIMIT_ADDRESS": "0", "RATE_LIMIT_USER": "0"}  # all of a benchmark's clients share one address
 _POLL_SECONDS = 0.01
 _MB = 1e6
 
@@ -31,7 +32,7 @@ class Server:
         self._log = (folder / "server.log").open("w+", encoding="utf-8")
         self.process = subprocess.Popen(
             [str(own_python().with_name("llamabda")), "serve"],
-            env=dict(environment) | {"HOST": "127.0.0.1", "PORT": str(self._port)},
+            env=dict(environment) | UNLIMITED | {"HOST": "127.0.0.1", "PORT": str(self._port)},
             cwd=folder,
             stdout=self._log,
             stderr=subprocess.STDOUT,

@@ -345,8 +345,6 @@ class Metrics(Protocol):
     def answer(self, reply: Reply) -> None:
         """One question was answered, or refused."""
 
-    def login(self, succeeded: bool) -> None: ...
-
 
 class SigningKey(Protocol):
     """A private RSA key that does not show itself."""

@@ -40,7 +40,6 @@ class PrometheusMetrics:
             registry=registry,
         )
         self._tokens = Counter("llamabda_tokens", "Tokens of the language model.", ["kind"], registry=registry)
-        self._logins = Counter("llamabda_logins", "Logins.", ["result"], registry=registry)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         self._requests.labels(route, method if method in METHODS else "other", str(status)).inc()
@@ -55,9 +54,6 @@ class PrometheusMetrics:
         self._tokens.labels("prompt").inc(reply.usage.prompt_tokens)
         self._tokens.labels("cached").inc(reply.usage.cached_tokens)
         self._tokens.labels("completion").inc(reply.usage.completion_tokens)
-
-    def login(self, succeeded: bool) -> None:
-        self._logins.labels("succeeded" if succeeded else "failed").inc()
 
     def text(self) -> bytes:
         """All of it, as it is scraped."""
