@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.home import EMBEDDED
 from benchmarks.measure import OURS, Row, Samples, Unavailable
 from benchmarks.plan import Plan
 from benchmarks.server import Server, prepare
@@ -152,7 +153,8 @@ class Client:
         return self._draw.choice(self._questions)
 
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._tokens.get('access_token', '')}"}
+        token = self._tokens.get("access_token")
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     def _call(
         self,
@@ -204,7 +206,8 @@ def run(plan: Plan) -> Iterator[Row]:
 def _load(plan: Plan, server: Server, tally: Tally, seconds: float) -> tuple[list[float], list[float]]:
     """Memory (MB) and open files, every few seconds."""
     texts = plan.corpus.texts(200)
-    questions = list(plan.corpus.questions[:200])
+    answerable = plan.corpus.answerable(150, documents=min(EMBEDDED, len(plan.corpus.documents)))
+    questions = answerable + list(plan.corpus.questions[:50])  # most of which are refused
     until = time.monotonic() + seconds
     clients = [Client(str(server.client.base_url), n, questions, texts, tally) for n in range(CLIENTS)]
     threads = [threading.Thread(target=client.run, args=(until,)) for client in clients]
