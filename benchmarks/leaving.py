@@ -52,8 +52,9 @@ def run(plan: Plan) -> Iterator[Row]:
 
 def _left(server: Server, question: str, after: float) -> float | None:
     """Milliseconds until the model is free again; None when the answer was there before."""
-    with _asking(server, question) as lines:
-        for line in lines.iter_lines():
+    with _asking(server, question) as reply:
+        lines = reply.iter_lines()  # held: the connection is closed once nobody holds it
+        for line in lines:
             if line == "event: final_answer":
                 return None
             if line == "event: extract":

@@ -44,7 +44,8 @@ class Tally:
 
     def note(self, kind: str, milliseconds: float, status: int, wrong: str = "") -> None:
         with self.lock:
-            self.latencies.setdefault(kind, []).append(milliseconds)
+            if status not in BUSY:
+                self.latencies.setdefault(kind, []).append(milliseconds)
             self.statuses[kind, status] += 1
             if wrong:
                 self.errors.append(f"{kind}: {wrong}")
@@ -191,7 +192,7 @@ def run(plan: Plan) -> Iterator[Row]:
         raise Unavailable("the soak did nothing")
     for wrong in tally.errors[:10]:
         plan.say(f"soak: {wrong}")
-    requests = sum(map(len, tally.latencies.values()))
+    requests = sum(tally.statuses.values())
     busy = sum(count for (_, status), count in tally.statuses.items() if status in BUSY)
     note = f"{requests} requests of {CLIENTS} clients in {seconds:.0f} s; {busy} were told to come back (503)"
     yield Row("soak", "errors", "", Samples(OURS, (float(len(tally.errors)),)), aim="0", note=note)

@@ -229,7 +229,7 @@ QUESTION = {
     "weights huge": {"weights": {"text": 1e308, "vector": 1e308}},
     "weights halved": {"weights": {"text": 1}},
     "weights list": {"weights": [1, 1]},
-    "filter is not there yet": {"filter": {}},
+    "filter that says nothing": {"filter": {}},
 }
 
 
