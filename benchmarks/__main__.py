@@ -8,7 +8,21 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import corpus, embedding, generation, machine, plot, quality_part, report, retrieval, server, start
+from benchmarks import (
+    corpus,
+    embedding,
+    generation,
+    leaving,
+    login,
+    machine,
+    plot,
+    quality_part,
+    report,
+    retrieval,
+    server,
+    soak,
+    start,
+)
 from benchmarks.measure import Row, Section, Unavailable
 from benchmarks.plan import ROOT, Plan, rival_python
 from benchmarks.workers.client import Worker
@@ -23,6 +37,9 @@ PARTS: dict[str, Callable[[Plan], Iterable[Row | Section]]] = {
     "retrieval": retrieval.run,
     "generation": generation.run,
     "server": server.run,
+    "leaving": leaving.run,
+    "login": login.run,
+    "soak": soak.run,
     "quality": quality_part.run,
 }
 RESULTS = ROOT / "benchmarks" / "results"

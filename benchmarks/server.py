@@ -19,6 +19,7 @@ from benchmarks.home import EMBEDDED
 from benchmarks.measure import OURS, Row, Samples, Unavailable
 from benchmarks.plan import ROOT, Plan, own_python
 
+UNLIMITED = {"RATE_LIMIT_ADDRESS": "0", "RATE_LIMIT_USER": "0"}  # all of a benchmark's clients share one address
 _POLL_SECONDS = 0.01
 _MB = 1e6
 
@@ -31,7 +32,7 @@ class Server:
         self._log = (folder / "server.log").open("w+", encoding="utf-8")
         self.process = subprocess.Popen(
             [str(own_python().with_name("llamabda")), "serve"],
-            env=dict(environment) | {"HOST": "127.0.0.1", "PORT": str(self._port)},
+            env=dict(environment) | UNLIMITED | {"HOST": "127.0.0.1", "PORT": str(self._port)},
             cwd=folder,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -111,7 +112,7 @@ def run(plan: Plan) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="llamabda-bench-") as name:
         environment = os.environ | {"LLAMABDA_HOME": str(Path(name) / "home")}
         plan.say(f"server: preparing a home with {size} chunks")
-        _prepare(environment, size)
+        prepare(environment, size)
         with Server(environment, folder=Path(name)) as server:
             server.wait_until_ready()
             server.post("/auth/register", {"username": "bench", "password": "bench-password"})
@@ -166,7 +167,7 @@ def _ours(values: list[float]) -> Samples:
     return Samples(OURS, tuple(values))
 
 
-def _prepare(environment: Mapping[str, str], size: int) -> None:
+def prepare(environment: Mapping[str, str], size: int) -> None:
     """In a process of its own: settings are read once per process, and the home is not ours."""
     command = [sys.executable, "-m", "benchmarks.home", str(size)]
     done = subprocess.run(command, env=dict(environment), cwd=ROOT, capture_output=True, text=True, check=False)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamabda.errors import Busy
+from llamabda.filters import Filter
 from llamabda.types import Chunk, Deadline, GenerationKey, Prompt, ScoredChunk, TextMatches
 
 FEW_WORDS = re.compile(r"(an?|and|are|did|does|do|in|is|it|of|on|or|the|to|was|were|what|when|where|which|who)")
@@ -57,11 +58,15 @@ class WordIndex:
         self.embedder = embedder
         self.stored = list(chunks)
         self.limits: list[int] = []
+        self.filters: list[Filter | None] = []  # as they came in; none of them is obeyed
 
     def add(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
         self.stored.extend(chunks)
 
-    def search_text(self, query: str, *, tenants: Sequence[str], limit: int) -> TextMatches:
+    def search_text(
+        self, query: str, *, tenants: Sequence[str], limit: int, filter: Filter | None = None
+    ) -> TextMatches:
+        self.filters.append(filter)
         self.limits.append(limit)
         wanted = set(vocabulary(query))
         scored = [ScoredChunk(c, float(len(wanted & set(vocabulary(c.text))))) for c in self._of(tenants)]
@@ -69,13 +74,18 @@ class WordIndex:
         return TextMatches(tuple(found), float(len(wanted)) if found else 0.0)
 
     def search_vector(
-        self, vector: NDArray[np.float32], *, tenants: Sequence[str], limit: int
+        self, vector: NDArray[np.float32], *, tenants: Sequence[str], limit: int, filter: Filter | None = None
     ) -> Sequence[ScoredChunk]:
+        self.filters.append(filter)
         scored = [ScoredChunk(c, float(self.embedder.embed_query(c.text) @ vector)) for c in self._of(tenants)]
         return sorted(scored, key=lambda s: -s.score)[:limit]
 
     def chunks(self, key: GenerationKey, *, limit: int, after: int = -1) -> Sequence[Chunk]:
         return [c for c in self.stored if c.key == key and c.ordinal > after][:limit]
+
+    def vectors(self, key: GenerationKey) -> tuple[Sequence[Chunk], NDArray[np.float32]]:
+        found = [c for c in self.stored if c.key == key]
+        return found, self.embedder.embed_documents([c.text for c in found])
 
     def delete(self, keys: Iterable[GenerationKey]) -> None:
         gone = set(keys)
@@ -109,8 +119,8 @@ class Scripted:
     prompt_tokens: int = 7
     cached_tokens: int = 3
     completion_tokens: int = 5
-    prefill_ms: float = 2.0
-    decode_ms: float = 4.0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
     given: int = 0
     closed: bool = False
     fails: Exception | None = None

@@ -16,6 +16,7 @@ import numpy as np
 from llamabda.adapters.sqlite.catalog import SqliteCatalog
 from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.index import SqliteIndex
+from llamabda.adapters.sqlite.queue import SqliteQueue
 from llamabda.adapters.sqlite.texts import SqliteTextStore
 from llamabda.chunking import Chunking
 from llamabda.ingest import Ingest
@@ -40,7 +41,8 @@ class LengthEmbedder:
 def open_ingest(home: Path) -> Ingest:
     database = Database(home / "llamabda.db")
     index = SqliteIndex(Database(home / "index.db"), cache=home / "cache", dim=2)
-    return Ingest(SqliteCatalog(database), lambda: index, SqliteTextStore(database), LengthEmbedder)
+    queue = SqliteQueue(database)
+    return Ingest(SqliteCatalog(database), lambda: index, SqliteTextStore(database), queue, LengthEmbedder)
 
 
 def main() -> None:

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 
 from llamabda.adapters.argon2 import Argon2Hasher
 from llamabda.adapters.key_file import KeyFileSigner
+from llamabda.adapters.sqlite.attempts import SqliteAttemptStore
 from llamabda.adapters.sqlite.database import Database
+from llamabda.adapters.sqlite.sessions import SqliteSessionStore
 from llamabda.adapters.sqlite.users import SqliteUserStore
-from llamabda.auth import AccessToken, Auth, canonical_username, new_tenant
+from llamabda.auth import Auth, Tokens, new_tenant
+from llamabda.credentials import canonical_username
 from llamabda.errors import Conflict, DependencyFailed, InvalidInput, LlamabdaError, NotFound, Unauthorized
 from llamabda.tokens import TENANT, TokenVerifier
 
@@ -25,7 +28,7 @@ SECRET = "secret123"
 
 @pytest.fixture(scope="module")
 def signer(tmp_path_factory: pytest.TempPathFactory) -> KeyFileSigner:
-    return KeyFileSigner(tmp_path_factory.mktemp("key") / "key.pem")
+    return KeyFileSigner(tmp_path_factory.mktemp("key") / "key.pem", keep=3600)
 
 
 @pytest.fixture
@@ -33,6 +36,8 @@ def auth(tmp_path: Path, signer: KeyFileSigner):
     database = Database(tmp_path / "users.db")
     yield Auth(
         users=SqliteUserStore(database),
+        sessions=SqliteSessionStore(database),
+        attempts=SqliteAttemptStore(database),
         signer=signer,
         hasher=Argon2Hasher(),
         issuer="https://issuer.test",
@@ -54,15 +59,15 @@ def test_a_registered_user_gets_a_token_that_the_verifier_and_another_library_ac
     token = auth.login("alice", SECRET)
     assert token.expires_in == 3_600
     verifier = TokenVerifier(signer.public_jwks, auth.issuer, auth.audience, clock=lambda: NOW)
-    principal = verifier.verify(token.value)
+    principal = verifier.verify(token.access)
     assert (principal.username, principal.tenant) == ("alice", user.tenant)
 
     jwk = jwt.PyJWK(signer.public_jwks()["keys"][0])
     options = {"verify_exp": False, "verify_iat": False}
-    claims = jwt.decode(token.value, jwk, algorithms=["RS256"], audience="llamabda", options=options)
-    assert set(claims) == {"iss", "aud", "sub", "iat", "exp", "jti", "tenant"}
+    claims = jwt.decode(token.access, jwk, algorithms=["RS256"], audience="llamabda", options=options)
+    assert set(claims) == {"iss", "aud", "sub", "iat", "exp", "jti", "tenant", "cred"}
     assert (claims["iat"], claims["exp"]) == (1_800_000_000, 1_800_003_600)
-    assert jwt.get_unverified_header(token.value) == {"alg": "RS256", "kid": signer.kid, "typ": "at+jwt"}
+    assert jwt.get_unverified_header(token.access) == {"alg": "RS256", "kid": signer.key().kid, "typ": "at+jwt"}
 
 
 def test_two_logins_give_different_token_ids(auth: Auth):
@@ -70,9 +75,9 @@ def test_two_logins_give_different_token_ids(auth: Auth):
     assert auth.login("alice", SECRET) != auth.login("alice", SECRET)
 
 
-def test_a_user_is_a_member_in_a_random_tenant_of_their_own(auth: Auth):
+def test_a_user_is_the_admin_of_a_random_tenant_of_their_own(auth: Auth):
     first, second = auth.register("alice", SECRET), auth.register("bob", SECRET)
-    assert first.role == "member"
+    assert first.role == "admin"
     assert TENANT.fullmatch(first.tenant)
     assert TENANT.fullmatch(second.tenant)
     assert first.tenant != second.tenant
@@ -80,14 +85,14 @@ def test_a_user_is_a_member_in_a_random_tenant_of_their_own(auth: Auth):
 
 
 def test_a_user_can_be_given_a_tenant_and_a_role(auth: Auth):
-    user = auth.register("root", SECRET, tenant="shared", role="admin")
+    user = auth.add("root", SECRET, tenant="shared", role="admin")
     assert (user.tenant, user.role) == ("shared", "admin")
     assert auth.user("root") == user
 
 
 @pytest.mark.parametrize("tenant", ["", "alice", "t_short", "t_" + "A" * 26, "t_" + "a" * 27, "shared\n"])
 def test_a_tenant_that_is_not_one_is_refused(auth: Auth, tenant: str):
-    assert isinstance(failure(auth.register, "alice", SECRET, tenant), InvalidInput)
+    assert isinstance(failure(lambda: auth.add("alice", SECRET, tenant=tenant)), InvalidInput)
     assert list(auth.users.list()) == []
 
 
@@ -95,7 +100,7 @@ def test_a_tenant_that_is_not_one_is_refused(auth: Auth, tenant: str):
 def test_a_name_is_taken_in_every_spelling(auth: Auth, again: str):
     auth.register("alice", SECRET)
     assert isinstance(failure(auth.register, again, "another one"), Conflict)
-    assert auth.login(again, SECRET).value
+    assert auth.login(again, SECRET).access
 
 
 @pytest.mark.parametrize(
@@ -158,7 +163,7 @@ def test_a_password_that_cannot_be_taken_is_refused_and_never_shown(auth: Auth, 
 )
 def test_any_password_of_eight_characters_or_more_works(auth: Auth, password: str):
     auth.register("alice", password)
-    assert auth.login("alice", password).value
+    assert auth.login("alice", password).access
 
 
 @pytest.mark.parametrize(
@@ -173,12 +178,12 @@ def test_any_password_of_eight_characters_or_more_works(auth: Auth, password: st
 def test_every_character_of_a_password_counts(auth: Auth, right: str, wrong: str):
     auth.register("alice", right)
     assert isinstance(failure(auth.login, "alice", wrong), Unauthorized)
-    assert auth.login("alice", right).value
+    assert auth.login("alice", right).access
 
 
 def test_an_accent_may_be_typed_composed_or_not(auth: Auth):
     auth.register("alice", "cora\u00e7\u00e3o-01")
-    assert auth.login("alice", "corac\u0327a\u0303o-01").value
+    assert auth.login("alice", "corac\u0327a\u0303o-01").access
 
 
 def test_no_failed_login_tells_what_was_wrong(auth: Auth):
@@ -207,7 +212,7 @@ def test_an_enabled_user_can_log_in_again(auth: Auth):
     auth.users.set_disabled("dora", True)
     assert isinstance(failure(auth.login, "dora", SECRET), Unauthorized)
     auth.users.set_disabled("dora", False)
-    assert auth.login("dora", SECRET).value
+    assert auth.login("dora", SECRET).access
 
 
 @pytest.mark.parametrize("password", ["a" * 1_025, "lone\ud800surrogate"])
@@ -244,10 +249,10 @@ def test_a_hash_of_older_parameters_is_renewed_at_the_next_login_and_only_then(a
     old = weak.register("alice", SECRET).password_hash
     assert isinstance(failure(auth.login, "alice", "wrong password"), Unauthorized)
     assert auth.user("alice").password_hash == old
-    assert auth.login("alice", SECRET).value
+    assert auth.login("alice", SECRET).access
     new = auth.user("alice").password_hash
     assert new.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
-    assert auth.login("alice", SECRET).value
+    assert auth.login("alice", SECRET).access
     assert auth.user("alice").password_hash == new
 
 
@@ -261,8 +266,8 @@ def test_a_user_is_found_in_any_spelling_and_a_missing_one_is_not(auth: Auth):
 def test_secrets_do_not_show_in_representations(auth: Auth):
     user = auth.register("alice", SECRET)
     token = auth.login("alice", SECRET)
-    assert isinstance(token, AccessToken)
-    assert token.value not in repr(token)
+    assert isinstance(token, Tokens)
+    assert token.access not in repr(token)
     assert user.password_hash not in repr(user)
     assert SECRET not in repr(user) + repr(auth)
 

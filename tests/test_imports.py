@@ -19,6 +19,7 @@ PURE = {
     "citations",
     "claims",
     "file_kinds",
+    "filters",
     "fusion",
     "html_text",
     "jws",

@@ -80,20 +80,27 @@ def test_the_curl_lines_lead_to_a_cited_answer_that_can_be_checked(server, envir
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed: the README's lines need it")
     script = "\n".join(block for block in BLOCKS if "curl" in block)
-    assert script.count("curl") == 5
+    assert script.count("curl") == 6
     script = script.replace("http://127.0.0.1:8000", server)
     out = shell(script, environment)
     decoder, at, objects = json.JSONDecoder(), 0, []
     while at < len(out) and out[at] == "{":
         value, at = decoder.raw_decode(out, at)
         objects.append(value)
-    source = out[at:]
+    stream = re.match(r"(?:(?:event: .*\ndata: .*|: .*)\n\n)+", out[at:])
+    assert stream is not None, out[at:]
+    source = out[at + stream.end() :]
+    events = re.findall(r"event: (.*)\ndata: (.*)", stream.group())
     registered, trained, reply = objects
     assert registered["username"] == "alice"
     assert trained["documents"][0]["id"] == "leave.md"
     assert trained["documents"][0]["state"] == "ready"
     assert reply["answered"]
     assert "31 March" in reply["answer"]
+    assert events[-1][0] == "final_answer"
+    streamed = json.loads(events[-1][1])
+    assert (streamed["answer"], streamed["answered"]) == (reply["answer"], True)
+    assert "".join(json.loads(data)["delta"] for name, data in events if name == "message") == reply["answer"]
     (citation, *_) = reply["citations"]
     assert source[citation["start"] : citation["end"]] == citation["text"]
 

@@ -44,6 +44,9 @@ class Key:
     def kid(self) -> str:
         return str(self.jwk["kid"])
 
+    def key(self) -> Key:
+        return self
+
     def sign(self, message: bytes) -> bytes:
         return self.private.sign(message, PKCS1v15(), SHA256())
 

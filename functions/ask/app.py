@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastapi import Response
+from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
-from llamabda import wiring
+from llamabda import rendering, wiring
+from llamabda.ask import Delta, Event, Extract, Leaving, Retrieved, last
 from llamabda.errors import LlamabdaError, TooLarge
-from llamabda.http import TEXT_TYPES, Caller, Until, create_app, routes, server_timing
+from llamabda.http import TEXT_TYPES, Caller, Until, create_app, routes, stages
+from llamabda.http_envelope import REQUEST_ID
+from llamabda.http_events import MEDIA_TYPE as EVENTS
+from llamabda.http_events import EventStream, while_connected
 from llamabda.http_openapi import problems
-from llamabda.http_shapes import Body, FusionWeights, Hit, Question, Reply
+from llamabda.http_shapes import Filtered, FusionWeights, Hit, Question, Reply
 from llamabda.settings import settings
-from llamabda.types import Mode
+from llamabda.types import Citation, Mode
 
 if TYPE_CHECKING:
     from mangum import Mangum
@@ -24,10 +31,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger("llamabda.http")
 router = routes(tags=["questions"])
 
+NAMES = ("search_results", "extract", "message", "citation", "final_answer", "error")
+STREAM = {
+    "type": "object",
+    "properties": {"event": {"enum": list(NAMES)}, "data": {"type": "string", "contentMediaType": "application/json"}},
+    "required": ["event", "data"],
+}
+EXAMPLE = 'event: message\ndata: {"delta": "The office opens at eight. [1]"}\n\n'
 OPTIONAL = frozenset(("generator",))  # without it answers are extracts, but answers
 
 
-class AskRequest(Body):
+class AskRequest(Filtered):
     model_config = ConfigDict(json_schema_extra={"examples": [{"question": "When does the harbour office open?"}]})
 
     question: Question
@@ -35,9 +49,10 @@ class AskRequest(Body):
     max_tokens: int = Field(default=200, ge=1, le=4_096)
     mode: Mode = Field(default="auto", description="`extractive` never uses the language model.")
     weights: FusionWeights | None = None
+    stream: bool = Field(default=False, description="Send server-sent events while the answer is being made.")
 
 
-class SearchRequest(Body):
+class SearchRequest(Filtered):
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "harbour opening hours"}]})
 
     query: Question
@@ -59,30 +74,58 @@ class Readiness(BaseModel):
     checks: dict[str, Check]
 
 
-@router.post("/ask/question", responses=problems(503))
-def ask(body: AskRequest, caller: Caller, until: Until, response: Response) -> Reply:
-    """An answer from your documents, with the passages it rests on."""
+@router.post(
+    "/ask/question",
+    response_model=Reply,
+    responses={200: {"content": {EVENTS: {"schema": STREAM, "example": EXAMPLE}}}, **problems(503)},
+)
+async def ask(body: AskRequest, caller: Caller, until: Until, request: Request) -> Any:
+    """An answer from your documents, with the passages it rests on.
+
+    With `stream`, these events: `search_results`, `extract` (what the answer will be if the model adds nothing),
+    `message` (all `delta` put together are the answer), `citation`, and at last one `final_answer`, which is what is
+    sent without `stream`, or one `error`, a problem document.
+    """
     _bounded("question", body.question)
-    reply = wiring.ask()(
-        body.question,
-        tenants=caller.readable,
-        top_k=body.top_k,
-        max_tokens=body.max_tokens,
-        mode=body.mode,
-        weights=body.weights.value() if body.weights else None,
-        deadline=until,
-    )
-    server_timing(response, reply.timings)
+    leaving = Leaving()
+
+    def begin() -> Iterator[Event]:
+        events = wiring.ask().events(
+            body.question,
+            tenants=caller.readable,
+            top_k=body.top_k,
+            max_tokens=body.max_tokens,
+            mode=body.mode,
+            weights=body.weights.value() if body.weights else None,
+            filter=body.wanted(),
+            deadline=until,
+            leaving=leaving,
+        )
+        return chain([next(events)], events)  # what fails up to here has a status of its own
+
+    if body.stream:
+        events = await run_in_threadpool(begin)
+        named = (pair for event in events for pair in shown(event))
+        return EventStream(named, leave=leaving, request_id=request.scope[REQUEST_ID])
+    reply = await while_connected(request.receive, lambda: last(begin()), leaving)
+    stages(request, reply.timings)
+    wiring.metrics().answer(reply)
     return Reply.of(reply)
 
 
 @router.post("/search", responses=problems(503))
-def search(body: SearchRequest, caller: Caller, until: Until, response: Response) -> SearchReply:
+def search(body: SearchRequest, caller: Caller, until: Until, request: Request) -> SearchReply:
     """The passages that fit best, by words and by meaning."""
     _bounded("query", body.query)
-    weights = body.weights.value() if body.weights else None
-    result = wiring.search()(body.query, tenants=caller.readable, top_k=body.top_k, weights=weights, deadline=until)
-    server_timing(response, result.timings)
+    result = wiring.search()(
+        body.query,
+        tenants=caller.readable,
+        top_k=body.top_k,
+        weights=body.weights.value() if body.weights else None,
+        filter=body.wanted(),
+        deadline=until,
+    )
+    stages(request, result.timings)
     return SearchReply(hits=[Hit.of_hit(hit) for hit in result.hits])
 
 
@@ -103,6 +146,23 @@ def ready(response: Response) -> Readiness:
         response.status_code = 503
         response.headers["Retry-After"] = "2"
     return readiness
+
+
+def shown(event: Event) -> Iterator[tuple[str, dict[str, object]]]:
+    """An event of the use case as the events that are sent."""
+    match event:
+        case Retrieved(hits):
+            yield "search_results", {"hits": [rendering.citation(Citation(n, hit)) for n, hit in enumerate(hits, 1)]}
+        case Extract(answer, citations):
+            yield "extract", {"answer": answer, "citations": [rendering.citation(cited) for cited in citations]}
+        case Delta(text, citations):
+            yield "message", {"delta": text}
+            for cited in citations:
+                yield "citation", rendering.citation(cited)
+        case _:
+            wiring.metrics().answer(event)
+            wiring.metrics().stages(event.timings)
+            yield "final_answer", rendering.reply(event)
 
 
 def _overall(checks: dict[str, Check]) -> Literal["ok", "loading", "degraded", "failed"]:

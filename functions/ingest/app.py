@@ -7,23 +7,25 @@ from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Path, Query
+from fastapi import Path, Query, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from llamabda import wiring
 from llamabda.chunking import Chunking
-from llamabda.http import TEXT_TYPES, Caller, create_app, routes
+from llamabda.http import TEXT_TYPES, Caller, Until, create_app, routes
 from llamabda.http_openapi import problems
 from llamabda.http_shapes import Body, Chunk, Doc, DocId, Meta, Parameters, WritableDocId
-from llamabda.types import DocState, NewDocument
+from llamabda.ingest import TrainedState
+from llamabda.types import Deadline, DocState, NewDocument
 
 if TYPE_CHECKING:
     from mangum import Mangum
 
 router = routes(tags=["documents"])
 
+TRAIN_SECONDS = 17.0  # for which a request waits; what is under way then still ends, so that a reply is there in 20 s
 MAX_DOCUMENTS = 1_000  # of one request
 MAX_METADATA_BYTES = 16_384  # as JSON; it is repeated with every chunk
 MAX_GENERATION = 2**53  # beyond any count, within every client's integers
@@ -82,7 +84,7 @@ class TrainRequest(Body):
 
 class TrainedDoc(BaseModel):
     id: str
-    state: DocState
+    state: TrainedState = Field(description="`unchanged`: ready, and the same as before.")
     chunks: int
     generation: int | None
     error: str | None
@@ -90,7 +92,7 @@ class TrainedDoc(BaseModel):
 
 class TrainReply(BaseModel):
     documents: list[TrainedDoc]
-    indexed: int = Field(description="Documents that are ready.")
+    indexed: int = Field(description="Documents that are ready, unchanged ones included.")
     chunks: int = Field(description="Of these, together.")
 
 
@@ -122,13 +124,21 @@ class SourceQuery(Parameters):
     generation: int | None = Field(default=None, ge=1, le=MAX_GENERATION, description="By default the live one.")
 
 
-@router.post("/training/train", responses=problems(503))
-def train(body: TrainRequest, caller: Caller) -> TrainReply:
-    """Makes documents answerable. Each goes in whole or not at all; `state` and `error` tell for each."""
+@router.post(
+    "/training/train",
+    responses={202: {"model": TrainReply, "description": "All is stored, some of it is still queued"}, **problems(503)},
+)
+def train(body: TrainRequest, caller: Caller, until: Until, response: Response) -> TrainReply:
+    """Makes documents answerable. Each goes in whole or not at all; `state` and `error` tell for each.
+
+    202 when that takes longer than 20 s: what was sent is stored, and `GET /documents` tells how it goes on.
+    """
     chunking = Chunking(size=body.chunk_size, overlap=body.chunk_overlap)
-    wiring.embedder()  # while it still loads, one 503 before anything is begun says more than every document failing
-    trained = wiring.ingest().train(caller.tenant, body.documents(), chunking=chunking)
-    ready = [done for done in trained if done.state == "ready"]
+    soon = Deadline.after(min(TRAIN_SECONDS, until.remaining()))
+    trained = wiring.ingest().train(caller.tenant, body.documents(), chunking=chunking, until=soon)
+    if any(done.state in ("queued", "processing") for done in trained):
+        response.status_code = 202
+    ready = [done for done in trained if done.state in ("ready", "unchanged")]
     return TrainReply(
         documents=[TrainedDoc.model_validate(done, from_attributes=True) for done in trained],
         indexed=len(ready),

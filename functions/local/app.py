@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 
-from llamabda import wiring
-from llamabda.http import Api, create_app
+from llamabda import logs, wiring
+from llamabda.errors import NotFound
+from llamabda.http import Address, Api, create_app
+from llamabda.http_client import is_within
 from llamabda.settings import obsolete, settings
 
 from ..ask.app import router as ask_router
@@ -36,6 +37,15 @@ page_router = APIRouter(include_in_schema=False)
 @page_router.get("/docs")
 async def docs() -> HTMLResponse:
     return HTMLResponse(PAGE, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+
+
+@page_router.get("/metrics")
+def metrics(address: Address) -> Response:
+    """For Prometheus. It tells how much is going on, so it is for METRICS_FROM only; to others it is not there."""
+    if address is not None and not is_within(address, settings().metrics_networks):
+        raise NotFound("there is no such endpoint")
+    found = wiring.metrics()
+    return Response(found.text(), media_type=found.content_type)
 
 
 class Cors:
@@ -65,8 +75,15 @@ class Cors:
 async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
     for warning in obsolete():
         logger.warning("%s", warning)
-    threading.Thread(target=wiring.warm, name="warm-up", daemon=True).start()  # imports are slow: /health must not wait
+    threading.Thread(target=_begin, name="warm-up", daemon=True).start()  # imports are slow: /health must not wait
     yield
+    if not wiring.worker().stop(DRAIN_SECONDS):
+        logger.warning("the ingestion under way is left; it goes on at the next start")
+
+
+def _begin() -> None:
+    wiring.warm()
+    wiring.worker().start()
 
 
 def create_local_app() -> Api:
@@ -88,7 +105,7 @@ def serve(*, host: str | None = None, port: int | None = None) -> None:
     """Serves until SIGINT or SIGTERM; requests under way are finished first. Must run on the main thread."""
     import uvicorn
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings().log_format, debug=settings().debug)
     # uvicorn raises the signal again once it has shut down: that is then a clean end
     signal.signal(signal.SIGTERM, _exit)
     uvicorn.run(

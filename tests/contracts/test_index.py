@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from llamabda import filters
 from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.index import SqliteIndex
 from llamabda.errors import InvalidInput
 from llamabda.ports import Index
 from llamabda.types import Chunk, GenerationKey
+from tests import filter_oracle as oracle
 
 DIM = 4
 MAKERS: dict[str, Callable[[Path], Index]] = {
@@ -224,3 +228,55 @@ def test_threads_may_write_and_read_at_once(index):
         thread.join()
     assert errors == []
     assert len(text(index, "common", limit=200)) == 90
+
+
+# -- metadata filters
+
+
+def tagged(metadata: dict[str, object], doc_id: str, *, tenant: str = "t") -> Chunk:
+    return Chunk(tenant, doc_id, 1, 0, 0, 5, "apple", "f" * 64, metadata)
+
+
+def both(index: Index, filter: dict[str, object], *, limit: int = 100, tenants: tuple[str, ...] = ("t",)) -> list[str]:
+    """The documents that pass, by either search, which must agree."""
+    wanted = filters.parse(filter)
+    by_text = index.search_text("apple", tenants=tenants, limit=limit, filter=wanted).matches
+    by_vector = index.search_vector(unit(1), tenants=tenants, limit=limit, filter=wanted)
+    assert {m.chunk.id for m in by_text} == {m.chunk.id for m in by_vector}
+    return sorted(m.chunk.doc_id for m in by_text)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(oracle.METADATA, min_size=1, max_size=6), st.lists(oracle.FILTERS, min_size=1, max_size=8))
+def test_a_filter_leaves_exactly_the_documents_whose_metadata_passes(index, documents, wanted):
+    index.delete([GenerationKey("t", f"{n}", 1) for n in range(6)])
+    add(index, *(tagged(metadata, f"{n}") for n, metadata in enumerate(documents)))
+    for filter in wanted:
+        assert both(index, filter) == [f"{n}" for n, m in enumerate(documents) if oracle.passes(filter, m)]
+
+
+def test_a_filter_acts_before_the_best_are_taken_and_leaves_scores_as_they_are(index):
+    chunks = [tagged({"n": n}, f"{n:03}") for n in range(200)]
+    add(index, *chunks, vectors=[unit(1, n / 100) for n in range(200)])
+    found = index.search_vector(unit(1), tenants=("t",), limit=2, filter=filters.parse({"n": {"$gte": 150}}))
+    assert [m.chunk.doc_id for m in found] == ["150", "151"]
+    everything = index.search_text("apple", tenants=("t",), limit=1)
+    some = index.search_text("apple", tenants=("t",), limit=1, filter=filters.parse({"n": 7}))
+    assert [m.chunk.doc_id for m in some.matches] == ["007"]
+    assert some.matches[0].score == everything.matches[0].score
+    assert some.bound == everything.bound
+
+
+def test_a_filter_never_reaches_another_tenant(index):
+    add(index, tagged({"a": 1}, "mine"), tagged({"a": 1}, "theirs", tenant="u"))
+    assert both(index, {"a": 1}) == ["mine"]
+    assert both(index, {"a": {"$ne": 2}}) == ["mine"]
+    assert both(index, {"a": 1}, tenants=("t", "u")) == ["mine", "theirs"]
+
+
+def test_what_looks_like_a_query_in_a_filter_is_a_value(index):
+    evil = "x' OR '1'='1"
+    add(index, tagged({evil: evil, "plain": 1}, "evil"), tagged({"plain": 1}, "other"))
+    assert both(index, {evil: evil}) == ["evil"]
+    assert both(index, {"plain": evil}) == []
+    assert both(index, {"%": "%"}) == []

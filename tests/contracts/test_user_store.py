@@ -14,9 +14,9 @@ import pytest
 
 from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.users import SqliteUserStore
-from llamabda.errors import Conflict
+from llamabda.errors import Conflict, Forbidden
 from llamabda.ports import UserStore
-from llamabda.types import User
+from llamabda.types import Invite, User
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ ALICE = User(
     disabled=False,
     created_at=datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC),
 )
+INVITE = Invite(digest="d" * 64, tenant=ALICE.tenant, role="member", created_by="alice", expires_at=2_000.0)
 
 
 @pytest.mark.parametrize(
@@ -115,15 +116,77 @@ def test_a_user_is_disabled_and_enabled_again(store: UserStore):
     store.add(bob)
     assert store.set_disabled("alice", True)
     assert store.set_disabled("alice", True)  # already so: the user is there all the same
-    assert store.get("alice") == replace(ALICE, disabled=True)
+    assert store.get("alice") == replace(ALICE, disabled=True, credentials=2)
     assert store.set_disabled("alice", False)
-    assert list(store.list()) == [ALICE, bob]
+    assert list(store.list()) == [replace(ALICE, credentials=2), bob]  # enabling brings no credential back
+
+
+def test_the_invites_of_a_disabled_user_are_withdrawn(store: UserStore):
+    store.add(ALICE)
+    store.add(replace(ALICE, username="bob"))
+    for name in ("alice", "bob"):
+        store.add_invite(replace(INVITE, digest=name, created_by=name))
+    assert store.set_disabled("alice", True)
+    assert store.invite("alice") is None
+    assert store.invite("bob") is not None
 
 
 def test_a_password_hash_is_replaced(store: UserStore):
     store.add(ALICE)
     assert store.set_password_hash("alice", "new")
     assert store.get("alice") == replace(ALICE, password_hash="new")
+
+
+def test_a_new_password_renews_the_credentials_only_where_it_is_told_to(store: UserStore):
+    store.add(ALICE)
+    assert store.set_password_hash("alice", "new", renew=True)
+    assert store.get("alice") == replace(ALICE, password_hash="new", credentials=1)
+
+
+def test_an_invite_is_used_up_by_the_user_who_comes_with_it(store: UserStore, place: Place):
+    store.add_invite(INVITE)
+    with place.open() as other:
+        assert other.invite(INVITE.digest) == INVITE
+    store.add(ALICE, invite=INVITE.digest, now=1_000.0)
+    assert store.get("alice") == ALICE
+    assert store.invite(INVITE.digest) is None
+    with pytest.raises(Forbidden):
+        store.add(replace(ALICE, username="bob"), invite=INVITE.digest, now=1_000.0)
+    assert store.get("bob") is None
+
+
+@pytest.mark.parametrize(("digest", "now"), [("e" * 64, 1_000.0), (INVITE.digest, 2_000.0)])
+def test_an_unknown_and_an_expired_invite_bring_nobody_in(store: UserStore, digest: str, now: float):
+    store.add_invite(INVITE)
+    with pytest.raises(Forbidden):
+        store.add(ALICE, invite=digest, now=now)
+    assert list(store.list()) == []
+
+
+def test_a_taken_name_leaves_the_invite(store: UserStore):
+    store.add(ALICE)
+    store.add_invite(INVITE)
+    with pytest.raises(Conflict):
+        store.add(ALICE, invite=INVITE.digest, now=1_000.0)
+    assert store.invite(INVITE.digest) == INVITE
+
+
+def test_of_many_threads_with_one_invite_exactly_one_comes_in(store: UserStore, place: Place):
+    store.add_invite(INVITE)
+    start = threading.Barrier(8)
+
+    def contend(number: int) -> bool:
+        with place.open() as own:
+            start.wait()
+            try:
+                own.add(replace(ALICE, username=f"user{number}"), invite=INVITE.digest, now=1_000.0)
+            except Forbidden:
+                return False
+            return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(contend, range(8))) == 1
+    assert len(store.list()) == 1
 
 
 def test_changes_to_a_missing_user_say_so_and_add_nobody(store: UserStore):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_the_first_users_curl_lines_work(client):
     assert set(registered.json()) == {"username", "tenant"}
     login = client.post("/auth/login", json={"username": "alice", "password": "secret123"})
     assert login.status_code == 200
-    assert set(login.json()) == {"access_token", "token_type", "expires_in"}
+    assert set(login.json()) == {"access_token", "token_type", "expires_in", "refresh_token"}
     assert (login.json()["token_type"], login.json()["expires_in"]) == ("bearer", 3600)
     headers = {"Authorization": f"Bearer {login.json()['access_token']}"}
     assert client.post("/training/train", json={"texts": [HARBOUR]}, headers=headers).status_code == 200
@@ -47,7 +48,7 @@ def test_the_first_users_curl_lines_work(client):
 def test_me_tells_who_the_token_speaks_for(client, alice):
     me = client.get("/auth/me", headers=alice.headers).json()
     assert set(me) == {"username", "tenant", "role", "created_at"}
-    assert (me["username"], me["tenant"], me["role"]) == ("alice", alice.tenant, "member")
+    assert (me["username"], me["tenant"], me["role"]) == ("alice", alice.tenant, "admin")
     assert me["created_at"].endswith("Z")
 
 
@@ -235,18 +236,24 @@ def test_while_the_embedder_loads_readiness_says_so(client, monkeypatch):
     assert (reply.status_code, reply.json()["status"]) == (503, "loading")
 
 
-def test_a_model_that_cannot_be_had_is_a_503_that_says_little_and_begins_nothing(client, alice, monkeypatch):
+def test_a_model_that_cannot_be_had_leaves_what_was_sent_in_the_queue_and_is_told_in_few_words(
+    client, alice, monkeypatch
+):
     broken = Background(raising(ModelError("/secret/place/model.bin has the wrong hash")), name="embedder")
     monkeypatch.setattr(wiring, "_embedder", broken)
     reply = client.post("/training/train", json={"texts": [HARBOUR]}, headers=alice.headers)
-    problem = checked(reply, 503)
-    assert problem["code"] == "model"
-    assert "secret" not in reply.text
-    assert client.get("/documents", headers=alice.headers).json()["documents"] == []
+    assert reply.status_code == 202
+    (document,) = reply.json()["documents"]
+    assert (document["state"], document["error"]) == ("queued", "the model is not available now")
+    (listed,) = client.get("/documents", headers=alice.headers).json()["documents"]
+    assert (listed["state"], listed["error"], listed["generation"]) == ("queued", document["error"], None)
+    problem = checked(client.post("/search", json={"query": "anything"}, headers=alice.headers), 503)
+    assert (problem["code"], problem["detail"]) == ("model", "the model is not available now")
 
 
 def test_a_full_queue_says_when_to_come_back(client, alice, monkeypatch):
-    monkeypatch.setattr(wiring, "ask", lambda: raising(Busy("4 questions wait for the model", retry_after=7)))
+    ask = SimpleNamespace(events=raising(Busy("4 questions wait for the model", retry_after=7)))
+    monkeypatch.setattr(wiring, "ask", lambda: ask)
     reply = client.post("/ask/question", json={"question": "Anything?"}, headers=alice.headers)
     assert checked(reply, 503)["code"] == "busy"
     assert reply.headers["retry-after"] == "7"

@@ -107,6 +107,14 @@ def test_the_three_functions_work_one_by_one(token):
     assert (status, json.loads(body)["id"]) == (200, "notes/harbour")
     status, _, body = call("ask", event("POST", "/search", {"query": "harbour"}, token=token))
     assert (status, json.loads(body)["hits"][0]["doc_id"]) == (200, "notes/harbour")
+    question = {"question": "When does the harbour office open?"}
+    status, _, whole = call("ask", event("POST", "/ask/question", question, token=token))
+    assert (status, json.loads(whole)["answered"]) == (200, True)
+    status, kind, body = call("ask", event("POST", "/ask/question", question | {"stream": True}, token=token))
+    assert (status, kind) == (200, "text/event-stream; charset=utf-8")  # as one body: a Python function cannot stream
+    last = body.strip().split("\n\n")[-1]
+    assert last.startswith("event: final_answer\n")
+    assert json.loads(last.partition("data: ")[2])["answer"] == json.loads(whole)["answer"]
 
 
 @pytest.mark.parametrize(

@@ -1,103 +1,25 @@
-"""The local server as a process of its own, spoken to over a socket."""
+"""The local server over the wire: what its sockets, signals and log do."""
 
 from __future__ import annotations
 
-import os
-import re
 import signal
-import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 
-from llamabda.settings import Settings
+from tests.http.serving import Server, environment_of, serving
 
-ROOT = Path(__file__).resolve().parents[2]
 LOGIN = b"POST /auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-SERVE = """
-from llamabda import wiring
-from llamabda.background import Background
-from tests.fakes import WordEmbedder
-wiring._embedder = Background(WordEmbedder, name="embedder")
-from llamabda_functions.local.app import serve
-serve(port=0)
-"""
-
-
-@dataclass
-class Server:
-    process: subprocess.Popen[str]
-    lines: list[str] = field(default_factory=list)
-    port: int = 0
-    drain: threading.Thread | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def wait_until_it_listens(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line)
-            found = re.search(r"running on http://127\.0\.0\.1:(\d+)", line)
-            if found:
-                self.port = int(found[1])
-                self.drain = threading.Thread(target=self._drain, daemon=True)
-                self.drain.start()
-                return
-        pytest.fail("the server did not start:\n" + "".join(self.lines))
-
-    def _drain(self) -> None:
-        assert self.process.stderr is not None
-        self.lines += list(self.process.stderr)
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        if self.drain is not None:
-            self.drain.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-
-    def send(self, data: bytes) -> bytes:
-        """Writes raw bytes, reads until the server closes or the reply is whole."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
-            connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
-            received = b""
-            while part := connection.recv(65_536):
-                received += part
-        return received
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, signing_key: Path) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("home")
-    environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
-    environment |= {
-        "LLAMABDA_HOME": str(home),
-        "SIGNING_KEY_FILE": str(signing_key),
-        "MODEL_PATH": "",
-        "MAX_BODY_BYTES": "200000",
-        "SECRET_KEY": "from-another-project",
-        "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT)))),
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE], cwd=home, env=environment, stderr=subprocess.PIPE, text=True
-    )
-    started = Server(process)
-    try:
-        started.wait_until_it_listens()
+    environment = environment_of(home, signing_key, MAX_BODY_BYTES="200000", SECRET_KEY="from-another-project")
+    with serving(home, environment) as started:
         yield started
-    finally:
-        started.stop()
 
 
 def test_it_answers_and_does_not_name_its_server(server):

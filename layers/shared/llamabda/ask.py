@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from llamabda import citations, prompt, support
+from llamabda.admission import Admission
 from llamabda.citations import Part
 from llamabda.draft import Draft, read
 from llamabda.errors import LlamabdaError
+from llamabda.filters import Filter
 from llamabda.language import Language, language
 from llamabda.ports import Embedder, Generation, Generator
 from llamabda.search import Search, SearchResult
@@ -44,12 +48,40 @@ class Extract:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A generated sentence that the passages support, with its citations' numbers in it; a part of the final answer."""
+    """The next part of the answer, with its citations' numbers in it: put together, they are the whole answer.
+
+    `citations`: those that are cited here for the first time.
+    """
 
     text: str
+    citations: tuple[Citation, ...]
 
 
 Event: TypeAlias = Retrieved | Extract | Delta | Reply
+
+
+class Leaving:
+    """Call it, from any thread, when nobody waits for the answer any more: the model stops at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._gone = False
+        self._generation: Generation | None = None
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._gone = True
+            generation = self._generation
+        if generation is not None:
+            generation.close()
+
+    def hold(self, generation: Generation) -> None:
+        """This is what to stop."""
+        with self._lock:
+            self._generation = generation
+            gone = self._gone
+        if gone:
+            generation.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +89,7 @@ class Ask:
     search: Search
     embedder: Callable[[], Embedder]
     generator: Callable[[], Generator | None]
+    admission: Admission
 
     def __call__(
         self,
@@ -67,21 +100,24 @@ class Ask:
         max_tokens: int,
         mode: Mode = "auto",
         weights: Weights | None = None,
+        filter: Filter | None = None,
         deadline: Deadline,
+        leaving: Leaving | None = None,
     ) -> Reply:
         """The last of `events`."""
-        for event in self.events(
-            question,
-            tenants=tenants,
-            top_k=top_k,
-            max_tokens=max_tokens,
-            mode=mode,
-            weights=weights,
-            deadline=deadline,
-        ):
-            if isinstance(event, Reply):
-                return event
-        raise AssertionError("events ended without a reply")
+        return last(
+            self.events(
+                question,
+                tenants=tenants,
+                top_k=top_k,
+                max_tokens=max_tokens,
+                mode=mode,
+                weights=weights,
+                filter=filter,
+                deadline=deadline,
+                leaving=leaving,
+            )
+        )
 
     def events(
         self,
@@ -90,57 +126,96 @@ class Ask:
         tenants: Sequence[str],
         top_k: int,
         max_tokens: int,
-        mode: Mode,
-        weights: Weights | None,
+        mode: Mode = "auto",
+        weights: Weights | None = None,
+        filter: Filter | None = None,
         deadline: Deadline,
+        leaving: Leaving | None = None,
     ) -> Iterator[Event]:
-        """Retrieved, then Extract when there is one, then a Delta for each generated sentence shown, then the Reply.
+        """Retrieved, then Extract when the model may still say more, then Deltas, then the Reply.
 
-        Busy and DependencyFailed of the generator come through in mode "generated" only; else the extract answers.
+        Busy, before anything else, when the model is wanted and too many wait for it already. What fails while it
+        writes comes through in mode "generated" only; else the extract answers.
         """
         clock = _Clock()
-        found = self.search(question, tenants=tenants, top_k=top_k, weights=weights, deadline=deadline)
-        yield Retrieved(found.hits)
-        clock.take(found)
-        embedder = self.embedder()
-        spoken = language(question)
-        if not support.answerable(found.hits, background=embedder.background):
-            yield _refusal(spoken, clock)
-            return
-
-        passages = read(question, found.hits, embedder, deadline)
-        parts = [Part(s.content.text, (s.hit,)) for s in passages.extract]
-        answer, cited = citations.assemble(parts, found.hits)
-        clock.lap("extract")
-        if not cited:
-            yield _refusal(spoken, clock)
-            return
-        yield Extract(answer, cited)
-        reply = Reply(answer, True, "extractive", "stop", cited, None, Usage(), clock.total())
         generator = None if mode == "extractive" else self.generator()
-        if generator is None:
-            yield reply
-            return
-        if deadline.remaining() < LEAST_SECONDS:
-            yield replace(reply, finish_reason="deadline", timings=clock.total())
-            return
-
-        draft = Draft(passages, embedder)
-        asked = prompt.build(question, [hit.chunk.text for hit in found.hits], language=spoken)
-        generation: Generation | None = None
-        try:
-            generation = generator.generate(
-                asked, max_tokens=max_tokens, deadline=Deadline(deadline.at - RESERVE_SECONDS)
+        with nullcontext() if generator is None else self.admission.place():
+            found = self.search(
+                question, tenants=tenants, top_k=top_k, weights=weights, filter=filter, deadline=deadline
             )
-            for text in draft.accepted(generation):
-                yield Delta(text)
-        except LlamabdaError:
-            if mode == "generated":
-                raise
-        finally:
-            if generation is not None:
-                generation.close()
-        yield _finished(reply, draft, generator.name, generation, clock)
+            yield Retrieved(found.hits)
+            clock.take(found)
+            embedder = self.embedder()
+            spoken = language(question)
+            if not support.answerable(found.hits, background=embedder.background):
+                yield from _whole(_refusal(spoken, clock))
+                return
+
+            passages = read(question, found.hits, embedder, deadline)
+            parts = [Part(s.content.text, (s.hit,)) for s in passages.extract]
+            answer, cited = citations.assemble(parts, found.hits)
+            clock.lap("extract")
+            if not cited:
+                yield from _whole(_refusal(spoken, clock))
+                return
+            reply = Reply(answer, True, "extractive", "stop", cited, None, Usage(), clock.total())
+            if generator is None:
+                yield from _whole(reply)
+                return
+            yield Extract(answer, cited)
+            if deadline.remaining() < LEAST_SECONDS:
+                yield from _whole(replace(reply, finish_reason="deadline", timings=clock.total()))
+                return
+
+            draft = Draft(passages, embedder)
+            asked = prompt.build(question, [hit.chunk.text for hit in found.hits], language=spoken)
+            generation: Generation | None = None
+            said = _Said()
+            try:
+                generation = generator.generate(
+                    asked, max_tokens=max_tokens, deadline=Deadline(deadline.at - RESERVE_SECONDS)
+                )
+                if leaving is not None:
+                    leaving.hold(generation)
+                for _ in draft.accepted(generation):
+                    yield from said.more(*citations.assemble(draft.parts, found.hits))
+            except LlamabdaError:
+                if mode == "generated":
+                    raise
+            finally:
+                if generation is not None:
+                    generation.close()
+            reply = _finished(reply, draft, generator.name, generation, clock)
+            yield from said.more(reply.answer, reply.citations)
+            yield reply
+
+
+def last(events: Iterable[Event]) -> Reply:
+    """The reply that events end with."""
+    for event in events:
+        if isinstance(event, Reply):
+            return event
+    raise AssertionError("events ended without a reply")
+
+
+def _whole(reply: Reply) -> Iterator[Event]:
+    yield Delta(reply.answer, reply.citations)
+    yield reply
+
+
+@dataclass(slots=True)
+class _Said:
+    """What of the answer the deltas hold already."""
+
+    text: str = ""
+    cited: frozenset[int] = frozenset()
+
+    def more(self, answer: str, cited: tuple[Citation, ...]) -> Iterator[Delta]:
+        """What an answer, which begins with what was said, has beyond it."""
+        if len(answer) > len(self.text):
+            new = tuple(citation for citation in cited if citation.n not in self.cited)
+            yield Delta(answer[len(self.text) :], new)
+            self.text, self.cited = answer, self.cited | {citation.n for citation in new}
 
 
 @dataclass(slots=True)
@@ -172,8 +247,10 @@ def _finished(extractive: Reply, draft: Draft, model: str, generation: Generatio
     """The generated sentences and what of the extract they leave unsaid; the extract when none is supported."""
     if generation is None:
         return replace(extractive, timings=clock.total())
-    clock.timings["prefill"] = generation.prefill_ms
-    clock.timings["decode"] = generation.decode_ms
+    clock.lap("queue")
+    written = {"prefill": generation.prefill_ms, "decode": generation.decode_ms, "check": draft.check_ms}
+    clock.timings["queue"] = max(0.0, clock.timings["queue"] - sum(written.values()))  # what is left was waiting
+    clock.timings.update(written)
     usage = Usage(generation.prompt_tokens, generation.cached_tokens, generation.completion_tokens)
     finish = _FINISH.get(generation.finish_reason, "stop")
     reply = replace(extractive, model=model, usage=usage, finish_reason=finish, timings=clock.total())

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import re
 import secrets
 import time
-import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from math import ceil
+from typing import Protocol
 
 from llamabda import tokens
-from llamabda.errors import InvalidInput, NotFound, Unauthorized
-from llamabda.ports import Signer, UserStore
-from llamabda.types import User
+from llamabda.credentials import (
+    acceptable_password,
+    canonical_or_none,
+    canonical_username,
+    network,
+    new_password,
+    shown,
+)
+from llamabda.errors import Forbidden, InvalidInput, NotFound, TooManyRequests, Unauthorized
+from llamabda.ports import AttemptStore, SessionStore, Signer, UserStore
+from llamabda.types import Invite, Registration, Role, Session, User
 
-MAX_USERNAME_CHARS = 64  # after normalisation
-MAX_RAW_USERNAME_CHARS = 4 * MAX_USERNAME_CHARS  # composing shortens; beyond this nothing is normalised at all
-USERNAME_PUNCTUATION = frozenset("._@-+")
-BLANK_LETTERS = frozenset("\u115f\u1160")  # letters to Unicode, but nothing shows: names would look alike
-MIN_PASSWORD_CHARS = 8  # NIST SP 800-63B; no composition rules
-MAX_PASSWORD_CHARS = 1_024
 LOGIN_FAILED = "the username or the password is wrong"  # one message: it must not tell which
+REFRESH_FAILED = "the refresh token is not good: it was used, has expired or was withdrawn; log in again"
+REFRESH_TOKEN = re.compile(r"([A-Za-z0-9_-]{16})\.([A-Za-z0-9_-]{43})")
+INVITE_SECONDS = 7 * 86_400
 
 
 class PasswordHasher(Protocol):
@@ -38,11 +46,21 @@ class PasswordHasher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class AccessToken:
-    """What a login gives. `expires_in`: seconds."""
+class Tokens:
+    """What a login gives. `expires_in`: seconds that the access token lives."""
 
-    value: str = field(repr=False)
+    access: str = field(repr=False)
     expires_in: int
+    refresh: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How often passwords may be guessed: by anybody for one account, and from one address for any account."""
+
+    account: int = 10
+    address: int = 100
+    window: float = 900.0  # seconds
 
 
 def new_tenant() -> str:
@@ -52,75 +70,178 @@ def new_tenant() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Registers users and logs them in.
+    """Registers users, logs them in and keeps them logged in.
 
-    `lifetime`: of a token, in seconds. `clock`: epoch seconds.
+    `lifetime` and `refresh_lifetime`: of an access and a refresh token, in seconds. `clock`: epoch seconds.
     """
 
     users: UserStore
+    sessions: SessionStore
+    attempts: AttemptStore
     signer: Signer
     hasher: PasswordHasher
     issuer: str
     audience: str
     lifetime: int
+    refresh_lifetime: int = 30 * 86_400
+    registration: Registration = "open"
+    limits: Limits = Limits()
     clock: Callable[[], float] = time.time
     new_tenant: Callable[[], str] = new_tenant
 
-    def register(
+    # -- accounts
+
+    def register(self, username: str, password: str, *, invite: str | None = None) -> User:
+        """A new user: with an invite, a member of its tenant; without, the admin of a tenant of their own.
+
+        Forbidden when registration is closed, or the invite is missing where it is needed, used or expired;
+        InvalidInput for a name or password that cannot be taken; Conflict when the name is.
+        """
+        if self.registration == "closed":
+            raise Forbidden("registration is closed: ask whoever runs this for an account (REGISTRATION)")
+        if invite is None:
+            if self.registration == "invite":
+                raise Forbidden("registration needs an invite: ask a member of the tenant that you want to join")
+            return self.add(username, password, role="admin")
+        digest = _digest(invite)
+        found = self.users.invite(digest)
+        if found is None or found.expires_at <= self.clock():
+            raise Forbidden("the invite is not good: it was used already, has expired, or was never made here")
+        return self.add(username, password, tenant=found.tenant, role=found.role, invite=digest)
+
+    def add(
         self,
         username: str,
         password: str,
+        *,
         tenant: str | None = None,
-        role: Literal["admin", "member"] = "member",
+        role: Role = "member",
+        invite: str | None = None,
     ) -> User:
-        """A new user, in a tenant of their own unless one is given.
+        """A new user, in a tenant of their own unless one is given; nobody is asked whether they may.
 
         InvalidInput for a name, password or tenant that cannot be taken; Conflict when the name is.
         """
         name = canonical_username(username)
-        password = _acceptable(password)
-        if len(password) < MIN_PASSWORD_CHARS:
-            raise InvalidInput(f"password: {MIN_PASSWORD_CHARS} characters or more", loc=("body", "password"))
-        if tenant is not None and not tokens.TENANT.fullmatch(tenant):
-            raise InvalidInput("tenant: 't_' and 26 characters of a-z2-7, or 'shared'", loc=("body", "tenant"))
+        password = new_password(password)
         user = User(
             username=name,
-            tenant=self.new_tenant() if tenant is None else tenant,
+            tenant=self.new_tenant() if tenant is None else _checked_tenant(tenant),
             role=role,
             password_hash=self.hasher.hash(password),
             disabled=False,
             created_at=datetime.fromtimestamp(self.clock(), UTC),
         )
-        self.users.add(user)
+        self.users.add(user, invite=invite, now=self.clock())
         return user
-
-    def login(self, username: str, password: str) -> AccessToken:
-        """A token for the user, or Unauthorized: alike, and after the same work, whatever was wrong.
-
-        InvalidInput for a password that nobody can have (too long, not encodable).
-        """
-        password = _acceptable(password)
-        user = self._find(username)
-        right = self.hasher.verify(password, None if user is None else user.password_hash)
-        if user is None or not right or user.disabled:
-            raise Unauthorized(LOGIN_FAILED)
-        if self.hasher.outdated(user.password_hash):
-            self.users.set_password_hash(user.username, self.hasher.hash(password))
-        return AccessToken(self._mint(user), self.lifetime)
 
     def user(self, username: str) -> User:
         """NotFound when there is none, whether or not such a name could be."""
         user = self._find(username)
         if user is None:
-            raise NotFound("no such user")
+            raise NotFound(f"there is no user {shown(username)!r}")
         return user
 
+    def set_disabled(self, username: str, disabled: bool) -> User:
+        """Disabling ends all sessions and tokens; enabling brings none of them back. NotFound when there is no such
+        user."""
+        name = self.user(username).username
+        self.users.set_disabled(name, disabled)
+        if disabled:
+            self.sessions.end_all(name)
+        return self.user(name)
+
+    def set_password(self, username: str, password: str) -> User:
+        """Also ends all sessions and tokens. NotFound, or InvalidInput for a password that cannot be taken."""
+        user = self.user(username)
+        self.users.set_password_hash(user.username, self.hasher.hash(new_password(password)), renew=True)
+        self.sessions.end_all(user.username)
+        return self.user(user.username)
+
+    def new_invite(self, by: User | None, *, tenant: str | None = None, role: Role = "member") -> tuple[str, Invite]:
+        """What to send to the one invited, to be used once, and what is kept of it.
+
+        Into the tenant of `by`, who must be an admin (else Forbidden). The command line is nobody: it names a tenant,
+        or gets a new one.
+        """
+        if by is not None and by.role != "admin":
+            raise Forbidden(f"only an admin of a tenant can invite into it; {by.username} is a {by.role}")
+        if by is not None:
+            tenant = by.tenant
+        secret = secrets.token_urlsafe(24)
+        invite = Invite(
+            digest=_digest(secret),
+            tenant=self.new_tenant() if tenant is None else _checked_tenant(tenant),
+            role=role,
+            created_by=by.username if by is not None else "",
+            expires_at=self.clock() + INVITE_SECONDS,
+        )
+        self.users.add_invite(invite)
+        return secret, invite
+
+    # -- tokens
+
+    def login(self, username: str, password: str, *, address: str | None = None) -> Tokens:
+        """Tokens for the user, or Unauthorized: alike, and after the same work, whatever was wrong.
+
+        TooManyRequests, without any look at the password, when too many guesses were made for this account or from
+        this address. InvalidInput for a password that nobody can have (too long, not encodable).
+        """
+        password = acceptable_password(password)
+        name = canonical_or_none(username)
+        keys = [] if name is None else [(f"account:{_digest(name)}", self.limits.account)]
+        keys += [] if address is None else [(f"address:{network(address)}", self.limits.address)]
+        for key, limit in keys:
+            self._count_guess(key, limit)
+        user = None if name is None else self.users.get(name)
+        right = self.hasher.verify(password, None if user is None else user.password_hash)
+        if user is None or not right or user.disabled:
+            raise Unauthorized(LOGIN_FAILED)
+        for key, _ in keys:
+            if key.startswith("account:"):
+                self.attempts.forget(key)
+            else:
+                self.attempts.give_back(key)  # only its own: else one good login would allow a hundred more guesses
+        if self.hasher.outdated(user.password_hash):
+            self.users.set_password_hash(user.username, self.hasher.hash(password))
+        session_id, secret = secrets.token_urlsafe(12), secrets.token_urlsafe(32)
+        now = self.clock()
+        session = Session(session_id, user.username, _digest(secret), now + self.refresh_lifetime)
+        self.sessions.add(session, now=now)
+        return Tokens(self._mint(user), self.lifetime, f"{session_id}.{secret}")
+
+    def refresh(self, token: str) -> Tokens:
+        """New tokens for a refresh token, which is used up. Unauthorized when it is not good.
+
+        One that was used before ends the whole session: whoever used it, two have it.
+        """
+        session_id, secret = _split(token)
+        fresh = secrets.token_urlsafe(32)
+        now = self.clock()
+        name = self.sessions.rotate(
+            session_id, _digest(secret), _digest(fresh), expires_at=now + self.refresh_lifetime, now=now
+        )
+        user = None if name is None else self.users.get(name)
+        if user is None or user.disabled:
+            raise Unauthorized(REFRESH_FAILED)
+        return Tokens(self._mint(user), self.lifetime, f"{session_id}.{fresh}")
+
+    def logout(self, token: str) -> None:
+        """Ends the session of a refresh token; nothing happens when it is not good."""
+        with suppress(Unauthorized):
+            session_id, secret = _split(token)
+            self.sessions.end(session_id, _digest(secret))
+
+    def _count_guess(self, key: str, limit: int) -> None:
+        wait = self.attempts.take(key, limit=limit, window=self.limits.window, now=self.clock())
+        if wait > 0:
+            what = "for this account" if key.startswith("account:") else "from this address"
+            seconds = ceil(wait)
+            raise TooManyRequests(f"too many logins were tried {what}: wait {seconds} s", retry_after=seconds)
+
     def _find(self, username: str) -> User | None:
-        try:
-            name = canonical_username(username)
-        except InvalidInput:
-            return None
-        return self.users.get(name)
+        name = canonical_or_none(username)
+        return None if name is None else self.users.get(name)
 
     def _mint(self, user: User) -> str:
         now = int(self.clock())
@@ -132,33 +253,24 @@ class Auth:
             "exp": now + self.lifetime,
             "jti": secrets.token_urlsafe(16),
             "tenant": user.tenant,
+            "cred": user.credentials,
         }
         return tokens.mint(self.signer, claims)
 
 
-def canonical_username(username: str) -> str:
-    """The form in which a name is stored and compared: `Ａlice` and `ALICE` are `alice`. InvalidInput if not a name."""
-    if len(username) <= MAX_RAW_USERNAME_CHARS:
-        folded = unicodedata.normalize("NFKC", username).casefold()
-        name = unicodedata.normalize("NFKC", folded)  # folding can leave what is not normalised
-        if 0 < len(name) <= MAX_USERNAME_CHARS and all(map(_fits_username, name)):
-            return name
-    shown = username[:100].encode("utf-8", "replace").decode("utf-8")  # a lone surrogate could not be sent back
-    raise InvalidInput(
-        f"username: 1 to {MAX_USERNAME_CHARS} letters, digits or {' '.join(sorted(USERNAME_PUNCTUATION))}",
-        loc=("body", "username"),
-        value=shown,
-    )
+def _digest(secret: str) -> str:
+    """Of a long random string, for which a fast hash is enough."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _fits_username(char: str) -> bool:
-    return (char.isalnum() and char not in BLANK_LETTERS) or char in USERNAME_PUNCTUATION
+def _split(token: str) -> tuple[str, str]:
+    match = REFRESH_TOKEN.fullmatch(token)
+    if match is None:
+        raise Unauthorized(REFRESH_FAILED)
+    return match[1], match[2]
 
 
-def _acceptable(password: str) -> str:
-    """The password as it is hashed: whole, with accents composed (RFC 8265), since keyboards differ in that."""
-    if len(password) > MAX_PASSWORD_CHARS:
-        raise InvalidInput(f"password: at most {MAX_PASSWORD_CHARS} characters", loc=("body", "password"))
-    if any("\ud800" <= char <= "\udfff" for char in password):  # not by trying: the encoder's error holds the password
-        raise InvalidInput("password: has a lone surrogate, which UTF-8 cannot hold", loc=("body", "password"))
-    return unicodedata.normalize("NFC", password)
+def _checked_tenant(tenant: str) -> str:
+    if not tokens.TENANT.fullmatch(tenant):
+        raise InvalidInput("tenant: 't_' and 26 characters of a-z2-7, or 'shared'", loc=("body", "tenant"))
+    return tenant

@@ -71,18 +71,17 @@ def parse(text: str, count: int) -> list[Statement]:
 def assemble(parts: Iterable[Part], hits: Sequence[Hit]) -> tuple[str, tuple[Citation, ...]]:
     """The answer's text, each sentence followed by its numbers, and what the numbers stand for, in order.
 
-    Numbers run 1, 2, ... in order of appearance, whatever the model called them. A part without support is left out.
+    A hit's number is its place in the result list, from 1. A part without support is left out.
     """
-    numbers: dict[int, int] = {}
+    cited: set[int] = set()
     shown = []
     for part in parts:
         text = plain(_MARKER.sub(_unbracket, part.text))
         if not part.support or not text:
             continue
-        for place in part.support:
-            numbers.setdefault(place, len(numbers) + 1)
-        shown.append(text + " " + "".join(f"[{n}]" for n in sorted(numbers[place] for place in part.support)))
-    return " ".join(shown), tuple(Citation(n, hits[place]) for place, n in numbers.items())
+        cited.update(part.support)
+        shown.append(text + " " + "".join(f"[{place + 1}]" for place in sorted(part.support)))
+    return " ".join(shown), tuple(Citation(place + 1, hits[place]) for place in sorted(cited))
 
 
 def plain(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -76,9 +77,10 @@ class Draft:
     passages: Passages
     embedder: Embedder
     parts: list[Part] = field(default_factory=list)
+    check_ms: float = 0.0  # spent on holding sentences against the passages
 
-    def accepted(self, generation: Generation) -> Iterator[str]:
-        """The text to show for each supported sentence, once the next begins. Stops when the model repeats itself."""
+    def accepted(self, generation: Generation) -> Iterator[Part]:
+        """Each supported sentence, once the next begins. Stops when the model repeats itself."""
         text = ""
         done = 0
         seen: set[str] = set()
@@ -93,29 +95,34 @@ class Draft:
                 if statement.text in seen:
                     return
                 seen.add(statement.text)
-                yield from self._take(statement)
+                yield from self._taken(statement)
             done = max(done, len(statements) - 1)
         statements = citations.parse(text, len(self.passages.hits))
         if generation.finish_reason != "stop" and not _ENDED.search(text):
             statements = statements[:-1]  # cut off in the middle of a sentence
         for statement in statements[done:]:
             if statement.text not in seen:
-                yield from self._take(statement)
+                yield from self._taken(statement)
 
-    def _take(self, statement: Statement) -> Iterator[str]:
+    def _taken(self, statement: Statement) -> list[Part]:
+        began = time.perf_counter()
+        part = self._part(statement)
+        self.check_ms += 1000 * (time.perf_counter() - began)
+        if part is None:
+            return []
+        self.parts.append(part)
+        return [part]
+
+    def _part(self, statement: Statement) -> Part | None:
         passages = self.passages
         if passages.vectors is None or passages.asked is None:
-            return
+            return None
         vector = self.embedder.embed_documents([statement.text])[0]
         nearest = max(s.cosine for s in passages.extract)
         if not self.parts and float(vector @ passages.asked) < nearest - BESIDE_THE_POINT:
-            return  # true perhaps, but not what was asked: the extract says more
+            return None  # true perhaps, but not what was asked: the extract says more
         places = self._support(statement, passages.vectors @ vector)
-        if places:
-            before, _ = citations.assemble(self.parts, passages.hits)
-            self.parts.append(Part(statement.text, places))
-            after, _ = citations.assemble(self.parts, passages.hits)
-            yield after[len(before) :]
+        return Part(statement.text, places) if places else None
 
     def _support(self, statement: Statement, near: NDArray[np.float32]) -> tuple[int, ...]:
         """The passages the model named, if they support the sentence; if none does, the one that supports it best.

@@ -9,6 +9,7 @@ LlamabdaError
     Conflict             it exists already
     TooLarge             over a configured limit
     UnsupportedMedia     a format that cannot be read
+    TooManyRequests      this caller asks, or guesses, too often
     Busy                 a bounded queue is full: come back later
     DependencyFailed     the index, a model or a store did not do its part
     ConfigurationError   a setting is missing or contradicts another
@@ -28,6 +29,11 @@ class LlamabdaError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    @property
+    def public(self) -> str:
+        """What anybody may be told: what broke on our side is for the log."""
+        return self.message
 
 
 class InvalidInput(LlamabdaError):
@@ -72,6 +78,16 @@ class UnsupportedMedia(LlamabdaError):
     code = "unsupported_media"
 
 
+class TooManyRequests(LlamabdaError):
+    """`retry_after` is in seconds."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class Busy(LlamabdaError):
     """`retry_after` is in seconds."""
 
@@ -91,10 +107,22 @@ class DependencyFailed(LlamabdaError):
         super().__init__(message)
         self.dependency = dependency
 
+    @property
+    def public(self) -> str:
+        return f"the {self.dependency} is not available now"
+
 
 class ConfigurationError(LlamabdaError):
     code = "configuration"
 
+    @property
+    def public(self) -> str:
+        return "the server is not set up correctly"
+
 
 class ModelError(LlamabdaError):
     code = "model"
+
+    @property
+    def public(self) -> str:
+        return "the model is not available now"

@@ -19,13 +19,14 @@ from starlette.types import ASGIApp, Lifespan
 import llamabda
 from llamabda import http_json, http_problems, wiring
 from llamabda.errors import LlamabdaError, Unauthorized, UnsupportedMedia
-from llamabda.http_envelope import REQUEST_ID, Bounds, Envelope
+from llamabda.http_client import client_address
+from llamabda.http_envelope import LAPS, PRINCIPAL, REQUEST_ID, Bounds, Envelope, Laps
+from llamabda.http_limits import RateLimits, count_user
 from llamabda.http_openapi import with_problems
 from llamabda.http_problems import Failure
 from llamabda.settings import settings
 from llamabda.types import Deadline, Principal
 
-PRINCIPAL = "llamabda.principal"  # key in the ASGI scope
 MAX_TOKEN_CHARS = 8_192
 REPLY_SECONDS = 2.0  # of a function's remaining time, kept for sending the reply
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -73,9 +74,10 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_middleware(Bounds, max_body_bytes=lambda: settings().max_body_bytes)
+    app.add_middleware(RateLimits, buckets=wiring.rate_limits, trusted=lambda: settings().proxies)
     if cors is not None:
         app.add_middleware(cors)
-    app.add_middleware(Envelope)  # added last: the outermost
+    app.add_middleware(Envelope, count=lambda *request: wiring.metrics().request(*request))  # the outermost
     return app
 
 
@@ -93,12 +95,16 @@ class StrictRoute(APIRoute):
         takes_json = self.body_field is not None
 
         async def strict(request: Request) -> Response:
+            laps: Laps = request.scope[LAPS]
             if needs_token:
-                request.scope[PRINCIPAL] = await run_in_threadpool(_authenticate, request)
+                request.scope[PRINCIPAL] = found = await run_in_threadpool(_authenticate, request)
+                count_user(request.scope, found.username)
+                laps.lap("auth")
             if takes_json:
                 _require_json(request)
                 body = await request.body()
                 request = _Parsed(request, body, await run_in_threadpool(http_json.parse, body))
+                laps.lap("read")
             return await handle(request)
 
         return strict
@@ -138,7 +144,9 @@ def _authenticate(request: Request) -> Principal:
     token = token.strip()
     if len(sent) > 1 or scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN_CHARS or not token.isascii():
         raise Unauthorized("the Authorization header is not of the form 'Bearer <access_token>'")
-    return wiring.verifier().verify(token)
+    found = wiring.verifier().verify(token)
+    wiring.accounts().check(found)
+    return found
 
 
 async def principal(
@@ -162,14 +170,21 @@ async def deadline(request: Request) -> Deadline:
     return Deadline.after(max(0.0, seconds))
 
 
+async def address(request: Request) -> str | None:
+    """Where the request comes from: the nearest hop that is not one of TRUSTED_PROXIES. Behind an HTTP API the gateway
+    says it."""
+    return client_address(request.scope, settings().proxies)
+
+
+Address = Annotated[str | None, Depends(address)]
 Caller = Annotated[Principal, Depends(principal)]
 Until = Annotated[Deadline, Depends(deadline)]
 
 
-def server_timing(response: Response, timings: Mapping[str, float]) -> None:
-    """Sets `Server-Timing` (milliseconds per stage), which browsers show beside the request."""
-    if timings:
-        response.headers["Server-Timing"] = ", ".join(f"{name};dur={ms:.1f}" for name, ms in timings.items())
+def stages(request: Request, timings: Mapping[str, float]) -> None:
+    """Tells what the request's time went into so far (milliseconds per stage), for `Server-Timing` and the metrics."""
+    request.scope[LAPS].lap("handle", timings)
+    wiring.metrics().stages(timings)
 
 
 async def _on_error(request: Request, exc: Exception) -> Response:

@@ -1,7 +1,7 @@
 """What every reply carries and every request must keep to, as one plain ASGI layer around the app.
 
-Request id, security headers, one log line, size limit while the body streams in, HEAD, and a problem document for
-whatever nobody expected.
+Request id, security headers, where the time went, one log line, size limit while the body streams in, HEAD, and a
+problem document for whatever nobody expected.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import quote, unquote_to_bytes
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,7 +21,10 @@ from llamabda.http_problems import problem, unexpected
 
 logger = logging.getLogger("llamabda.http")
 
-REQUEST_ID = "llamabda.request_id"  # key in the ASGI scope
+# keys in the ASGI scope
+REQUEST_ID = "llamabda.request_id"
+LAPS = "llamabda.laps"
+PRINCIPAL = "llamabda.principal"
 CLIENT_GONE = 499  # nginx's number for it
 MAX_URL = 8_192  # bytes of path and query together: S3 keys reach 1,024, three bytes each when percent-encoded
 
@@ -33,11 +36,38 @@ SECURITY = {
 }
 
 
-class Envelope:
-    """The outermost layer: every reply, expected or not, leaves through it."""
+class Laps:
+    """Where a request's time goes, in milliseconds: every moment since its start belongs to one part."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self) -> None:
+        self.began = self._last = time.perf_counter()
+        self.parts: dict[str, float] = {}
+
+    def lap(self, name: str, stages: Mapping[str, float] | None = None) -> None:
+        """The time since the last lap was spent on `name`, but for the stages that are known by themselves."""
+        now = time.perf_counter()
+        known = {stage: ms for stage, ms in (stages or {}).items() if stage != "total"}
+        self.parts.update(known)
+        spent = 1000 * (now - self._last) - sum(known.values())
+        self.parts[name] = self.parts.get(name, 0.0) + max(0.0, spent)
+        self._last = now
+
+    def header(self) -> str:
+        """`Server-Timing`, which browsers show beside the request."""
+        self.lap("respond")
+        total = 1000 * (self._last - self.began)
+        return ", ".join(f"{name};dur={ms:.2f}" for name, ms in {**self.parts, "total": total}.items())
+
+
+class Envelope:
+    """The outermost layer: every reply, expected or not, leaves through it.
+
+    `count` is told of every request: route ("" when there was none), method, status, seconds.
+    """
+
+    def __init__(self, app: ASGIApp, *, count: Callable[[str, str, int, float], None]) -> None:
         self.app = app
+        self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,9 +76,9 @@ class Envelope:
         request_id = str(uuid.uuid4())
         method = scope["method"]
         is_head = method == "HEAD"  # routes know GET; its body is dropped below
-        scope = {**scope, REQUEST_ID: request_id, "method": "GET" if is_head else method}
+        laps = Laps()
+        scope = {**scope, REQUEST_ID: request_id, LAPS: laps, "method": "GET" if is_head else method}
         line = f"{quote(method, errors='replace')} {quote(scope['path'], errors='replace')}"
-        started = time.monotonic()
         status = 0
 
         async def dressed(message: Message) -> None:
@@ -57,6 +87,7 @@ class Envelope:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
+                headers["Server-Timing"] = laps.header()
                 for name, value in SECURITY.items():
                     headers.setdefault(name, value)
             elif is_head and message["type"] == "http.response.body":
@@ -74,7 +105,20 @@ class Envelope:
                 raise
             await unexpected(request_id=request_id)(scope, receive, dressed)
         finally:
-            logger.info("%s %d %.0f ms %s", line, status, (time.monotonic() - started) * 1000, request_id)
+            seconds = time.perf_counter() - laps.began
+            route = getattr(scope.get("route"), "path", "")
+            caller = scope.get(PRINCIPAL)
+            fields = {
+                "request_id": request_id,
+                "method": quote(method, errors="replace"),
+                "path": quote(scope["path"], errors="replace"),
+                "route": route,
+                "status": status,
+                "ms": round(1000 * seconds, 1),
+                "user": caller.username if caller is not None else None,
+            }
+            logger.info("%s %d %.0f ms", line, status, 1000 * seconds, extra=fields)
+            self._count(route, method, status, seconds)
 
 
 class Bounds:

@@ -9,9 +9,9 @@ from typing import Any
 from llamabda.http_problems import MEDIA_TYPE
 from llamabda.http_shapes import Problem
 
-_OPEN = (500,)
+_OPEN = (429, 500)
 _BODY = (400, 413, 415, 422)
-_INPUT = (422,)
+_INPUT = (400, 414, 422)
 _TOKEN = (401,)
 
 

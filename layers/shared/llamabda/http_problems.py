@@ -26,6 +26,7 @@ from llamabda.errors import (
     ModelError,
     NotFound,
     TooLarge,
+    TooManyRequests,
     Unauthorized,
     UnsupportedMedia,
 )
@@ -45,6 +46,7 @@ STATUS: Mapping[type[LlamabdaError], int] = {
     TooLarge: 413,
     UnsupportedMedia: 415,
     InvalidInput: 422,
+    TooManyRequests: 429,
     Busy: 503,
     DependencyFailed: 503,
     ModelError: 503,
@@ -116,7 +118,6 @@ def problem(
 def from_error(exc: LlamabdaError, *, request_id: str, token_sent: bool) -> Response:
     """Of an error of ours. What broke on our side is logged and not told."""
     status = status_of(exc)
-    detail = exc.message
     headers: dict[str, str] = {}
     failures: list[Failure] = []
     if isinstance(exc, InvalidInput):
@@ -124,13 +125,11 @@ def from_error(exc: LlamabdaError, *, request_id: str, token_sent: bool) -> Resp
             failures.append(Failure(exc.loc, exc.message, exc.value, show=exc.value is not None))
     elif isinstance(exc, Unauthorized):
         headers = {"WWW-Authenticate": 'Bearer error="invalid_token"' if token_sent else "Bearer"}
-    elif isinstance(exc, Busy):
+    elif isinstance(exc, Busy | TooManyRequests):
         headers = {"Retry-After": str(max(1, exc.retry_after))}
     elif status >= 500:
         logger.error("%s: %s: %s", request_id, type(exc).__name__, exc.message, exc_info=exc)
-        name = exc.dependency if isinstance(exc, DependencyFailed) else "model" if isinstance(exc, ModelError) else None
-        detail = f"the {name} is not available now" if name else "the server is not set up correctly"
-    return problem(status, detail, code=exc.code, failures=failures, headers=headers, request_id=request_id)
+    return problem(status, exc.public, code=exc.code, failures=failures, headers=headers, request_id=request_id)
 
 
 def unexpected(*, request_id: str) -> Response:

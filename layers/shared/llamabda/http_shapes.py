@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
-from llamabda import types
+from llamabda import filters, types
+from llamabda.filters import Filter
 
 DOC_ID_CHARS = 512
 BUCKET_PREFIX = "s3:"  # ids of what the bucket holds; only the bucket writes them
@@ -72,6 +73,21 @@ def _some_weight(weights: Weights) -> Weights:
 
 
 FusionWeights = Annotated[Weights, AfterValidator(_some_weight)]
+
+
+class Filtered(Body):
+    """A request that may leave out documents by their metadata."""
+
+    filter: Meta | None = Field(
+        default=None,
+        description="Metadata that documents must have: `$eq $ne $in $gt $gte $lt $lte $exists $and $or`; a bare value "
+        "means `$eq`.",
+        examples=[{"lang": "pt", "year": {"$gte": 2025}}],
+    )
+
+    def wanted(self) -> Filter | None:
+        """InvalidInput, with the path to the place, when it is malformed."""
+        return None if self.filter is None else filters.parse(self.filter)
 
 
 class Health(BaseModel):

@@ -1,35 +1,40 @@
 """Use case: documents go in whole or not at all.
 
-Each ingestion writes a new generation of a document (its text, its chunks), makes it searchable, and only then makes
-it live by one conditional write in the catalog. Whatever stops it half-way, readers go on seeing the former
-generation; what was half-written is garbage, which is swept later.
+What was accepted is durable: its text is stored and its work queued before anybody is told so. Each ingestion writes a
+new generation of a document (its chunks), makes it searchable, and only then makes it live by one conditional write in
+the catalog. Whatever stops it half-way, readers go on seeing the former generation, and whoever takes the work from the
+queue goes on where it stopped. What will never be live is garbage, which is swept later.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from llamabda.chunking import Chunking, split
-from llamabda.errors import DependencyFailed, Gone, InvalidInput, LlamabdaError, NotFound
-from llamabda.ports import Catalog, Embedder, Index, TextStore
-from llamabda.sentences import opening
-from llamabda.types import Chunk, DocState, Document, GenerationKey, NewDocument
+from llamabda.chunking import Chunking
+from llamabda.errors import Busy, DependencyFailed, Gone, InvalidInput, LlamabdaError, ModelError, NotFound
+from llamabda.ports import Catalog, Embedder, Index, Queue, TextStore
+from llamabda.preparation import Known, Prepared, embed, instructions, known_vectors, prepare
+from llamabda.types import Chunk, Deadline, DocState, Document, GenerationKey, NewDocument
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+log = logging.getLogger("llamabda.ingest")
+
 GRACE = timedelta(seconds=60)  # a reader that saw a generation live may still fetch its text this much later
 ABANDONED = timedelta(hours=1)  # longer than any ingestion takes: one that began earlier has died
 BATCH_CHUNKS = 64  # chunks embedded and indexed together: bounds memory, keeps all threads busy
+HOLD_SECONDS = 30.0  # so long others leave alone what is being worked on by whoever accepted it
+TRANSIENT = (DependencyFailed, Busy, ModelError)  # what may go well another time
 
-_MARKDOWN_NAME = re.compile(r"\.(md|markdown|mdx)$", re.IGNORECASE)
-_MARKDOWN_TEXT = re.compile(r"^(#{1,6} \S|```)", re.MULTILINE)
+TrainedState: TypeAlias = DocState | Literal["unchanged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +42,23 @@ class Trained:
     """What became of one document. `chunks` and `generation` are those that readers see now."""
 
     id: str
-    state: DocState
+    state: TrainedState
     chunks: int
     generation: int | None
     error: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    document: NewDocument
+class Outcome:
+    """What became of one piece of work; `again`: it is not finished, and should be tried again."""
+
     key: GenerationKey
-    sha256: str
-    size: int  # bytes of UTF-8
-    chunks: tuple[Chunk, ...]
+    trained: Trained
+    again: bool = False
+
+
+class _OutOfTime(Exception):
+    """The rest has to wait for another worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,7 @@ class Ingest:
     catalog: Catalog
     index: Callable[[], Index]
     texts: TextStore
+    queue: Queue
     embedder: Callable[[], Embedder]
 
     def train(
@@ -67,25 +77,89 @@ class Ingest:
         documents: Sequence[NewDocument],
         *,
         chunking: Chunking,
+        until: Deadline | None = None,
         progress: Callable[[Trained], None] | None = None,
     ) -> list[Trained]:
-        """Makes documents answerable, in the order given; each on its own, so that one failure leaves the others.
+        """Accepts documents and makes them answerable, each on its own, so that one failure leaves the others.
 
+        What is not done by `until`, and what may go well another time, stays in the queue: its state is "queued".
         Raises InvalidInput, before anything is written, when a text is empty or not Unicode, or an id occurs twice.
+        """
+        keys = self.accept(tenant, documents, chunking=chunking, delay=HOLD_SECONDS)
+        held = time.monotonic()
+
+        def hold() -> None:
+            nonlocal held
+            if time.monotonic() - held > HOLD_SECONDS / 3:
+                held = time.monotonic()
+                self.queue.put(open_keys, delay=HOLD_SECONDS)
+
+        open_keys = list(keys)
+        results: dict[GenerationKey, Trained] = {}
+        for outcome in self.work(keys, until=until, alive=hold):
+            results[outcome.key] = outcome.trained
+            if not outcome.again:
+                open_keys.remove(outcome.key)
+                self.queue.withdraw([outcome.key])
+            if progress is not None:
+                progress(outcome.trained)
+        self.queue.put(open_keys)
+        self.sweep()
+        return [results[key] for key in keys]
+
+    def accept(
+        self, tenant: str, documents: Sequence[NewDocument], *, chunking: Chunking, delay: float = 0.0
+    ) -> list[GenerationKey]:
+        """Stores documents and queues the work; once this returns, nothing is lost. Raises as `train` does.
+
+        `delay`: seconds in which the caller means to do the work itself.
         """
         for at, document in enumerate(documents):
             _check(document, at)
         _check_distinct(documents)
-        results: list[Trained] = []
-        batch: list[_Prepared] = []
+        keys = []
         for document in documents:
-            batch.append(self._prepare(tenant, document, chunking))
-            if sum(len(prepared.chunks) for prepared in batch) >= BATCH_CHUNKS:
-                results += self._finish(batch, progress)
+            generation = self.catalog.begin(
+                tenant,
+                document.id,
+                source=document.source,
+                metadata=document.metadata,
+                state="queued",
+                instructions=instructions(chunking),
+            )
+            if generation is None:
+                raise AssertionError("a write without a sequencer is never superseded at its beginning")
+            keys.append(GenerationKey(tenant, document.id, generation))
+        # queued before the texts are there: a crash in between is found, and told, when the work is taken
+        self.queue.put(keys, delay=delay)
+        for key, document in zip(keys, documents, strict=True):
+            self.texts.put(key, document.text)
+        return keys
+
+    def work(
+        self, keys: Sequence[GenerationKey], *, until: Deadline | None = None, alive: Callable[[], None] = lambda: None
+    ) -> Iterator[Outcome]:
+        """Makes generations that were accepted. `alive` is called every few seconds while it goes on."""
+        batch: list[Prepared] = []
+        for place, key in enumerate(keys):
+            if until is not None and until.passed():
+                yield from self._finish(batch, until, alive)
+                yield from (self._later(late, None) for late in keys[place:])
+                return
+            alive()
+            try:
+                prepared = self._prepared(key)
+            except LlamabdaError as exc:
+                yield self._failed(key, exc)
+                continue
+            if isinstance(prepared, Outcome):
+                yield prepared
+                continue
+            batch.append(prepared)
+            if sum(len(one.chunks) for one in batch) >= BATCH_CHUNKS:
+                yield from self._finish(batch, until, alive)
                 batch = []
-        results += self._finish(batch, progress)
-        self.sweep()
-        return results
+        yield from self._finish(batch, until, alive)
 
     def delete(self, tenant: str, doc_id: str) -> None:
         """Readers stop seeing the document at once. Raises NotFound."""
@@ -157,97 +231,108 @@ class Ingest:
             raise NotFound(f"document {doc_id[:100]!r} has no searchable version yet: it is {document.state}")
         return GenerationKey(document.tenant, document.id, document.generation)
 
-    def _prepare(self, tenant: str, document: NewDocument, chunking: Chunking) -> _Prepared:
-        generation = self.catalog.begin(tenant, document.id, source=document.source, metadata=document.metadata)
-        if generation is None:
-            raise AssertionError("a write without a sequencer is never superseded at its beginning")
-        key = GenerationKey(tenant, document.id, generation)
-        data = document.text.encode()
-        digest = sha256(data).hexdigest()
-        context = opening(document.text)
-        markdown = bool(_MARKDOWN_NAME.search(document.source or document.id) or _MARKDOWN_TEXT.search(document.text))
-        chunks = tuple(
-            Chunk(
-                tenant=tenant,
-                doc_id=document.id,
-                generation=generation,
-                ordinal=ordinal,
-                start=span.start,
-                end=span.end,
-                text=document.text[span.start : span.end],
-                sha256=digest,
-                metadata=document.metadata,
-                context=context if ordinal else "",  # the first chunk says it itself
-            )
-            for ordinal, span in enumerate(split(document.text, chunking, markdown=markdown))
-        )
-        return _Prepared(document, key, digest, len(data), chunks)
+    def _prepared(self, key: GenerationKey) -> Prepared | Outcome:
+        """The document cut into chunks; an Outcome when there is nothing to do."""
+        fingerprint = self.embedder().fingerprint
+        pending = self.catalog.start(key)
+        if pending is None:
+            return Outcome(key, self._now(key))
+        text = self.texts.get(key)
+        if text is None:
+            self.catalog.fail(key, "its text did not arrive whole; send the document again")
+            return Outcome(key, self._now(key))
+        prepared = prepare(key, pending, text, fingerprint=fingerprint)
+        live = self.catalog.get(key.tenant, key.doc_id)
+        if (
+            live is not None
+            and live.generation is not None
+            and (live.sha256, live.recipe, live.source) == (prepared.sha256, prepared.recipe, pending.source)
+            and dict(live.metadata) == dict(pending.metadata)
+            and self.catalog.unchanged(key, live.generation)
+        ):
+            return Outcome(key, Trained(key.doc_id, "unchanged", live.chunks, live.generation, None))
+        return prepared
 
-    def _finish(self, batch: Sequence[_Prepared], progress: Callable[[Trained], None] | None) -> Iterator[Trained]:
+    def _finish(
+        self, batch: Sequence[Prepared], until: Deadline | None, alive: Callable[[], None]
+    ) -> Iterator[Outcome]:
         """Indexes a batch together; when that fails, each document alone, so that only the culprits fail."""
         if not batch:
             return
-        failures: dict[GenerationKey, str] = {}
         try:
-            self._index(batch)
+            self._index(batch, until, alive)
+        except _OutOfTime:
+            yield from (self._later(prepared.key, None) for prepared in batch)
+            return
         except LlamabdaError as exc:
+            if len(batch) == 1:
+                yield self._failed(batch[0].key, exc)
+                return
             for prepared in batch:
-                try:
-                    if len(batch) == 1:
-                        raise exc
-                    self._index([prepared])
-                except LlamabdaError as own:
-                    failures[prepared.key] = own.message
+                yield from self._finish([prepared], until, alive)
+            return
         for prepared in batch:
-            result = self._settle(prepared, failures.get(prepared.key))
-            if progress is not None:
-                progress(result)
-            yield result
-
-    def _index(self, batch: Sequence[_Prepared]) -> None:
-        chunks = [chunk for prepared in batch for chunk in prepared.chunks]
-        for prepared in batch:
-            self.texts.put(prepared.key, prepared.document.text)
-        for at in range(0, len(chunks), BATCH_CHUNKS):
-            part = chunks[at : at + BATCH_CHUNKS]
-            self.index().add(part, self._vectors(part))
-
-    def _vectors(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
-        """(n, dim), unit length: midway between what a chunk says alone and what it says under its document's opening.
-
-        Alone, a later chunk seldom tells what it is about; under the opening, the chunks of a document are too alike.
-        """
-        later = [row for row, chunk in enumerate(chunks) if chunk.context]
-        found = self.embedder().embed_documents(
-            [
-                *(chunk.text for chunk in chunks),
-                *(f"{chunks[row].context}\n{chunks[row].text}" for row in later),
-            ]
-        )
-        vectors = found[: len(chunks)].copy()
-        vectors[later] += found[len(chunks) :]
-        length: NDArray[np.float32] = (vectors * vectors).sum(axis=1, keepdims=True) ** 0.5
-        return vectors / length
-
-    def _settle(self, prepared: _Prepared, failure: str | None) -> Trained:
-        document, key = prepared.document, prepared.key
-        if failure is None:
+            pending = prepared.pending
             self.catalog.commit(
-                key,
-                source=document.source,
-                metadata=document.metadata,
+                prepared.key,
+                source=pending.source,
+                metadata=pending.metadata,
                 sha256=prepared.sha256,
                 size=prepared.size,
                 chunks=len(prepared.chunks),
+                recipe=prepared.recipe,
+                sequencer=pending.sequencer,
             )
-        else:
-            self.catalog.fail(key, failure)
-        now = self.catalog.get(key.tenant, key.doc_id)
-        if now is None:
-            return Trained(document.id, "failed", 0, None, "the document was deleted while it was being trained")
-        if failure is not None:
-            return Trained(document.id, "failed", now.chunks, now.generation, failure)
-        return Trained(document.id, "ready", now.chunks, now.generation, None)
+            yield Outcome(prepared.key, self._now(prepared.key))
+
+    def _index(self, batch: Sequence[Prepared], until: Deadline | None, alive: Callable[[], None]) -> None:
+        embedder, index = self.embedder(), self.index()
+        known: dict[tuple[str, str], NDArray[np.float32]] = {}
+        chunks: list[Chunk] = []
+        for prepared in batch:
+            known.update(self._live_vectors(prepared))
+            # what an interrupted attempt has indexed already
+            there = {chunk.ordinal for chunk in index.chunks(prepared.key, limit=len(prepared.chunks))}
+            chunks += [chunk for chunk in prepared.chunks if chunk.ordinal not in there]
+        for at in range(0, len(chunks), BATCH_CHUNKS):
+            if until is not None and until.passed():
+                raise _OutOfTime
+            alive()
+            part = chunks[at : at + BATCH_CHUNKS]
+            index.add(part, embed(part, embedder, known))
+
+    def _live_vectors(self, prepared: Prepared) -> Known:
+        """Of the version that readers see now, if this embedder made them."""
+        key = prepared.key
+        live = self.catalog.get(key.tenant, key.doc_id)
+        if live is None or live.generation is None or _maker(live.recipe) != _maker(prepared.recipe):
+            return {}
+        former = GenerationKey(key.tenant, key.doc_id, live.generation)
+        text = self.texts.get(former)
+        return {} if text is None else known_vectors(*self.index().vectors(former), text=text)
+
+    def _failed(self, key: GenerationKey, error: LlamabdaError) -> Outcome:
+        log.warning("%r of %s cannot be made: %s", key.doc_id, key.tenant, error.message)
+        if isinstance(error, TRANSIENT):
+            return self._later(key, error.public)
+        self.catalog.fail(key, error.public)
+        return Outcome(key, self._now(key))
+
+    def _later(self, key: GenerationKey, error: str | None) -> Outcome:
+        self.catalog.requeue(key, error)
+        return Outcome(key, self._now(key), again=True)
+
+    def _now(self, key: GenerationKey) -> Trained:
+        found = self.catalog.get(key.tenant, key.doc_id)
+        if found is None:
+            return Trained(key.doc_id, "failed", 0, None, "the document was deleted while it was being trained")
+        return Trained(key.doc_id, found.state, found.chunks, found.generation, found.error)
+
+
+def _maker(recipe: str) -> tuple[str, str]:
+    """Pipeline and embedder of a recipe: what a chunk's vector depends on beside its text."""
+    pipeline, _, rest = recipe.partition(":")
+    return pipeline, rest.partition(":")[2]
 
 
 def _check(document: NewDocument, at: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from llamabda.filters import Filter
 from llamabda.types import (
     Chunk,
     Deadline,
@@ -16,9 +17,14 @@ from llamabda.types import (
     Document,
     DocumentPage,
     GenerationKey,
+    Invite,
+    Lease,
     Metadata,
+    Pending,
     Prompt,
+    Reply,
     ScoredChunk,
+    Session,
     TextMatches,
     User,
 )
@@ -60,16 +66,24 @@ class Index(Protocol):
         text searches.
         """
 
-    def search_text(self, query: str, *, tenants: Sequence[str], limit: int) -> TextMatches:
-        """BM25 over the chunks of these tenants, with their own statistics, best first, at most `limit`."""
+    def search_text(
+        self, query: str, *, tenants: Sequence[str], limit: int, filter: Filter | None = None
+    ) -> TextMatches:
+        """BM25 over the chunks of these tenants, with their own statistics, best first, at most `limit`.
+
+        `filter` leaves out chunks by their metadata, before the best are taken; the statistics stay those of all.
+        """
 
     def search_vector(
-        self, vector: NDArray[np.float32], *, tenants: Sequence[str], limit: int
+        self, vector: NDArray[np.float32], *, tenants: Sequence[str], limit: int, filter: Filter | None = None
     ) -> Sequence[ScoredChunk]:
-        """The chunks of these tenants with the highest cosine, best first, at most `limit`."""
+        """The chunks of these tenants that pass the filter with the highest cosine, best first, at most `limit`."""
 
     def chunks(self, key: GenerationKey, *, limit: int, after: int = -1) -> Sequence[Chunk]:
         """The chunks of one generation in order of `ordinal`, those with `ordinal > after`, at most `limit`."""
+
+    def vectors(self, key: GenerationKey) -> tuple[Sequence[Chunk], NDArray[np.float32]]:
+        """All chunks of one generation in order of `ordinal`, and their vectors (n, dim) as they were added."""
 
     def delete(self, keys: Iterable[GenerationKey]) -> None:
         """Removes whole generations; unknown ones are ignored."""
@@ -95,10 +109,28 @@ class Catalog(Protocol):
         metadata: Metadata,
         state: DocState = "processing",
         sequencer: str | None = None,
+        instructions: str = "",
     ) -> int | None:
         """Allots the next generation: 1, 2, ..., never re-used, not even after a delete.
 
+        `instructions` are kept for whoever makes it.
+
         None: the sequencer says that a later write has been seen already.
+        """
+
+    def start(self, key: GenerationKey) -> Pending | None:
+        """Somebody begins to make the generation now: its state is "processing".
+
+        None: it cannot go live any more, since it is live, failed, deleted, given up, or a later one is live.
+        """
+
+    def requeue(self, key: GenerationKey, error: str | None) -> None:
+        """It will be tried again: its state is "queued", with what went wrong (None: nothing)."""
+
+    def unchanged(self, key: GenerationKey, live: int) -> bool:
+        """The generation says nothing that the live one does not say: it is garbage, and the document is "ready".
+
+        False, and nothing changes, when `live` is not the live generation (any more).
         """
 
     def commit(
@@ -110,6 +142,7 @@ class Catalog(Protocol):
         sha256: str,
         size: int,
         chunks: int,
+        recipe: str = "",
         sequencer: str | None = None,
     ) -> bool:
         """Makes a generation live and the former one garbage, in one write.
@@ -141,8 +174,8 @@ class Catalog(Protocol):
     def garbage(self, *, before: datetime, abandoned_before: datetime) -> Sequence[GenerationKey]:
         """Generations that stopped being live, or failed, before `before`.
 
-        Those begun before `abandoned_before` that neither went live nor failed are failed by this call: they cannot go
-        live any more, and are garbage from now on.
+        Those begun or last started before `abandoned_before` that neither went live nor failed are failed by this call:
+        they cannot go live any more, and are garbage from now on. What is queued is not abandoned for 15 days.
         """
 
     def swept(self, keys: Iterable[GenerationKey]) -> None:
@@ -160,6 +193,30 @@ class TextStore(Protocol):
     def get(self, key: GenerationKey) -> str | None: ...
 
     def delete(self, keys: Iterable[GenerationKey]) -> None: ...
+
+
+class Queue(Protocol):
+    """Work that is not lost: what was put is taken, again and again, until somebody says that it is done."""
+
+    def put(self, keys: Iterable[GenerationKey], *, delay: float = 0.0) -> None:
+        """To be taken in `delay` seconds at the earliest. Putting again what nobody has taken yet changes its time."""
+
+    def take(self, *, limit: int, seconds: float) -> Sequence[Lease]:
+        """What waits longest and is due, at most `limit`. Nobody else gets it for `seconds`."""
+
+    def extend(self, leases: Sequence[Lease], *, seconds: float) -> None:
+        """Keeps what was taken for `seconds` more, from now."""
+
+    def done(self, lease: Lease) -> None: ...
+
+    def retry(self, lease: Lease, *, delay: float) -> None:
+        """Gives it back, to be taken again in `delay` seconds."""
+
+    def withdraw(self, keys: Iterable[GenerationKey]) -> None:
+        """Nobody need take these any more. A queue that cannot do so leaves them: whoever takes one finds it made."""
+
+    def counts(self) -> Mapping[str, int]:
+        """`waiting` and `taken`."""
 
 
 class Extractor(Protocol):
@@ -217,8 +274,12 @@ class Generation(Protocol):
 class UserStore(Protocol):
     """Accounts. A username is unique, compared as given after NFKC and case folding by the caller."""
 
-    def add(self, user: User) -> None:
-        """Conflict when the username is taken."""
+    def add(self, user: User, *, invite: str | None = None, now: float = 0.0) -> None:
+        """Conflict when the username is taken.
+
+        `invite`: the digest of one that is used up by the same write; Forbidden when it is not there, or expired at
+        `now` (epoch seconds).
+        """
 
     def get(self, username: str) -> User | None: ...
 
@@ -226,17 +287,67 @@ class UserStore(Protocol):
         """In order of username."""
 
     def set_disabled(self, username: str, disabled: bool) -> bool:
-        """False: no such user."""
+        """Disabling also raises `credentials` and withdraws the invites that the user made. False: no such user."""
 
-    def set_password_hash(self, username: str, password_hash: str) -> bool:
-        """False: no such user."""
+    def set_password_hash(self, username: str, password_hash: str, *, renew: bool = False) -> bool:
+        """`renew` also raises `credentials`. False: no such user."""
+
+    def add_invite(self, invite: Invite) -> None: ...
+
+    def invite(self, digest: str) -> Invite | None:
+        """None: not there, or used up. It may have expired."""
 
     def ping(self) -> None:
         """Raises DependencyFailed when the store cannot answer."""
 
 
-class Signer(Protocol):
-    """Holds a private RSA key and never shows it."""
+class SessionStore(Protocol):
+    """Refresh tokens, as their digests."""
+
+    def add(self, session: Session, *, now: float) -> None:
+        """May forget sessions that had expired at `now` (epoch seconds)."""
+
+    def rotate(self, session_id: str, old: str, new: str, *, expires_at: float, now: float) -> str | None:
+        """The username, when `old` is the session's newest digest and has not expired; `new` then takes its place.
+
+        None: it is not, and the session is ended by the same write: somebody uses a token for the second time. Of many
+        calls at once with the same `old`, one succeeds.
+        """
+
+    def end(self, session_id: str, digest: str) -> None:
+        """Nothing happens unless `digest` is the session's newest."""
+
+    def end_all(self, username: str) -> None: ...
+
+
+class AttemptStore(Protocol):
+    """Counts guesses, so that there cannot be many."""
+
+    def take(self, key: str, *, limit: int, window: float, now: float) -> float:
+        """0.0 and counted, unless there were `limit` in the last `window` seconds: then the seconds until the oldest of
+        them is forgotten. Of many calls at once no more than `limit` are counted."""
+
+    def give_back(self, key: str) -> None:
+        """Forgets the newest."""
+
+    def forget(self, key: str) -> None: ...
+
+
+class Metrics(Protocol):
+    """Counts what happens. Never raises, and takes no time worth mentioning."""
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """`route`: the template, "" when none fits; `status`: 0 when no reply was begun."""
+
+    def stages(self, timings: Mapping[str, float]) -> None:
+        """Milliseconds per stage of one question."""
+
+    def answer(self, reply: Reply) -> None:
+        """One question was answered, or refused."""
+
+
+class SigningKey(Protocol):
+    """A private RSA key that does not show itself."""
 
     @property
     def kid(self) -> str:
@@ -244,6 +355,13 @@ class Signer(Protocol):
 
     def sign(self, message: bytes) -> bytes:
         """RSASSA-PKCS1-v1_5 with SHA-256 (RS256)."""
+
+
+class Signer(Protocol):
+    """Holds signing keys, which follow on one another."""
+
+    def key(self) -> SigningKey:
+        """The one that signs now. Take it once for each token: a moment later it may be another one."""
 
     def public_jwks(self) -> Mapping[str, object]:
         """A JWK set (RFC 7517) of every public key whose tokens are still good, the current one first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from llamabda.errors import LlamabdaError
 from llamabda.types import Chunk, Citation, DocState, Document, DocumentPage, Hit, Reply, User
@@ -18,7 +18,7 @@ class TrainResult(Protocol):
     @property
     def id(self) -> str: ...
     @property
-    def state(self) -> DocState: ...
+    def state(self) -> DocState | Literal["unchanged"]: ...
     @property
     def chunks(self) -> int: ...
     @property
@@ -98,7 +98,7 @@ def trained(results: Iterable[TrainResult]) -> Json:
         {"id": r.id, "state": r.state, "chunks": r.chunks, "generation": r.generation, "error": r.error}
         for r in results
     ]
-    ready = [row for row in rows if row["state"] == "ready"]
+    ready = [row for row in rows if row["state"] in ("ready", "unchanged")]
     return {"documents": rows, "indexed": len(ready), "chunks": sum(int(str(row["chunks"])) for row in ready)}
 
 

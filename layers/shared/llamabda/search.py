@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llamabda.errors import DependencyFailed
+from llamabda.filters import Filter
 from llamabda.fusion import fuse
 from llamabda.ports import Catalog, Embedder, Index
 from llamabda.types import Chunk, Deadline, Hit, ScoredChunk, TextMatches, Weights
@@ -43,9 +44,13 @@ class Search:
         tenants: Sequence[str],
         top_k: int,
         weights: Weights | None = None,
+        filter: Filter | None = None,
         deadline: Deadline,
     ) -> SearchResult:
-        """At most `top_k` hits, fewer only when the tenants have no more. DependencyFailed when the deadline passed."""
+        """At most `top_k` hits, fewer only when the tenants have no more that pass the filter.
+
+        DependencyFailed when the deadline passed.
+        """
         began = time.perf_counter()
         _in_time(deadline, "embedder")
         embedder = self.embedder()
@@ -56,7 +61,7 @@ class Search:
         hits: list[Hit] = []
         for _ in range(ROUNDS):
             _in_time(deadline, "index")
-            matches, nearest, dropped = self._live(index, question, vector, tenants, limit)
+            matches, nearest, dropped = self._live(index, question, vector, tenants, limit, filter)
             hits = fuse(matches, nearest, background=embedder.background, limit=top_k, weights=weights)
             if not dropped:
                 break
@@ -66,11 +71,17 @@ class Search:
         return SearchResult(tuple(hits), timings)
 
     def _live(
-        self, index: Index, question: str, vector: NDArray[np.float32], tenants: Sequence[str], limit: int
+        self,
+        index: Index,
+        question: str,
+        vector: NDArray[np.float32],
+        tenants: Sequence[str],
+        limit: int,
+        filter: Filter | None,
     ) -> tuple[TextMatches, list[ScoredChunk], bool]:
         """Both searches without what is not live, and whether anything was not."""
-        matches = index.search_text(question, tenants=tenants, limit=limit)
-        nearest = index.search_vector(vector, tenants=tenants, limit=limit)
+        matches = index.search_text(question, tenants=tenants, limit=limit, filter=filter)
+        nearest = index.search_vector(vector, tenants=tenants, limit=limit, filter=filter)
         found = [*matches.matches, *nearest]
         # asked after the searches: what went live in between is missed now and found by the next search
         live = self.catalog.live({(m.chunk.tenant, m.chunk.doc_id) for m in found})

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from llamabda.types import Registration
 
 # Names that other RAG services use and that mean nothing here any more, with what to use instead.
 GONE = {
@@ -33,7 +36,16 @@ class Settings(BaseSettings):
     token_issuer: str = "https://llamabda.local"
     token_audience: str = "llamabda"
     access_token_expire_minutes: int = Field(default=60, ge=1, le=1440)
+    refresh_token_expire_days: int = Field(default=30, ge=1, le=365)  # since it was last used
+    registration: Registration = "open"  # who may register: everybody, whoever has an invite, nobody
+    login_guesses_account: int = Field(default=10, ge=1, le=1_000_000)  # in 15 minutes
+    login_guesses_address: int = Field(default=100, ge=1, le=1_000_000)  # in 15 minutes
+    trusted_proxies: str = ""  # comma-separated addresses and networks whose X-Forwarded-For is believed
     cors_origins: str = ""  # comma-separated origins; empty: none
+
+    # logs and metrics
+    log_format: str = Field(default="json", pattern="^(json|text)$")
+    metrics_from: str = "127.0.0.0/8, ::1/128"  # addresses and networks that may read /metrics without a token
 
     # models
     embed_model_name: str = "sentence-transformers/all-MiniLM-L6-v2"
@@ -43,6 +55,8 @@ class Settings(BaseSettings):
     max_queue: int = Field(default=4, ge=0, le=1000)  # questions that may wait for the model
 
     # limits
+    rate_limit_user: int = Field(default=600, ge=0, le=1_000_000)  # requests a minute; 0: none
+    rate_limit_address: int = Field(default=1_200, ge=0, le=1_000_000)  # requests a minute; 0: none
     ask_deadline_seconds: float = Field(default=25.0, gt=0, le=900)
     max_body_bytes: int = Field(default=6_000_000, ge=1_000)  # a Lambda request cannot be larger than 6 MB
     max_question_chars: int = Field(default=4_000, ge=1)
@@ -55,9 +69,28 @@ class Settings(BaseSettings):
     def key_file(self) -> Path:
         return (self.signing_key_file or self.home_dir / "signing-key.pem").expanduser()
 
+    @field_validator("trusted_proxies", "metrics_from")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for part in _listed(value):
+            ip_network(part, strict=False)  # its message names the part
+        return value
+
+    @property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(ip_network(part, strict=False) for part in _listed(self.trusted_proxies))
+
+    @property
+    def metrics_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(ip_network(part, strict=False) for part in _listed(self.metrics_from))
+
     @property
     def origins(self) -> tuple[str, ...]:
-        return tuple(o.strip() for o in self.cors_origins.split(",") if o.strip())
+        return _listed(self.cors_origins)
+
+
+def _listed(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 @cache

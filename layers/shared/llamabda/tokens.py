@@ -22,7 +22,7 @@ MAX_LIFETIME = 86_400  # seconds; the most that ACCESS_TOKEN_EXPIRE_MINUTES allo
 LEEWAY = 60  # seconds that the issuer's clock may be ahead of ours
 MAX_SUBJECT_CHARS = 256
 LATEST = 2**40  # epoch seconds, far beyond any clock
-REFETCH_SECONDS = 60.0  # the key set is asked for no more often than this ...
+REFETCH_SECONDS = 60.0  # a key set from elsewhere is asked for no more often than this ...
 MAX_AGE_SECONDS = 3_600.0  # ... and asked for again after this, so that a withdrawn key stops counting
 
 JwksSource = Callable[[], Mapping[str, object]]
@@ -30,16 +30,18 @@ JwksSource = Callable[[], Mapping[str, object]]
 
 def mint(signer: Signer, claims: Mapping[str, object]) -> str:
     """A signed access token that says `claims` (JSON values; times are integer epoch seconds)."""
-    header = {"alg": "RS256", "kid": signer.kid, "typ": TYPE}
+    key = signer.key()
+    header = {"alg": "RS256", "kid": key.kid, "typ": TYPE}
     payload = json.dumps(claims, separators=(",", ":"), allow_nan=False).encode("ascii")
-    return jws.sign(header, payload, signer.sign)
+    return jws.sign(header, payload, key.sign)
 
 
 class TokenVerifier:
     """Tells who a token speaks for. Safe to share between threads.
 
     `jwks` returns the issuer's JWK set; it may raise a LlamabdaError, OSError or ValueError, and then the last good set
-    goes on counting. `clock` gives epoch seconds, `monotonic` seconds that never go back.
+    goes on counting. It is asked for no more often than every `refetch` seconds. `clock` gives epoch seconds,
+    `monotonic` seconds that never go back.
     """
 
     def __init__(
@@ -48,10 +50,11 @@ class TokenVerifier:
         issuer: str,
         audience: str,
         *,
+        refetch: float = REFETCH_SECONDS,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keys = _CachedKeys(jwks, monotonic)
+        self._keys = _CachedKeys(jwks, refetch, monotonic)
         self._issuer = issuer
         self._audience = audience
         self._clock = clock
@@ -100,14 +103,18 @@ def _principal(claims: Mapping[str, object]) -> Principal:
         raise refused("sub is not a username")
     if not isinstance(tenant, str) or not TENANT.fullmatch(tenant):
         raise refused("tenant is not a tenant")
-    return Principal(subject, tenant)
+    credentials = claims.get("cred", 0)
+    if type(credentials) is not int or not 0 <= credentials < LATEST:
+        raise refused("cred is not a whole number")
+    return Principal(subject, tenant, credentials)
 
 
 class _CachedKeys:
     """The issuer's keys, asked for when first needed, when a `kid` is unknown and when old, all within bounds."""
 
-    def __init__(self, source: JwksSource, monotonic: Callable[[], float]) -> None:
+    def __init__(self, source: JwksSource, refetch: float, monotonic: Callable[[], float]) -> None:
         self._source = source
+        self._refetch_seconds = refetch
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._keys: Mapping[str, RSAPublicKey] = {}
@@ -125,7 +132,7 @@ class _CachedKeys:
         if kid in self._keys and now - self._fetched_at < MAX_AGE_SECONDS:
             return  # another thread has just done it
         failure: Exception | None = None
-        if now - self._tried_at >= REFETCH_SECONDS:
+        if now - self._tried_at >= self._refetch_seconds:
             self._tried_at = now
             try:
                 keys = jws.usable_keys(self._source())
@@ -135,5 +142,5 @@ class _CachedKeys:
                 if keys:  # an empty set would lock everybody out: keep what was good
                     self._keys, self._fetched_at = keys, now
         if not self._keys:
-            message = f"no key to verify tokens with could be had; asked at most every {REFETCH_SECONDS:.0f} s"
+            message = f"no key to verify tokens with could be had; asked at most every {self._refetch_seconds:.0f} s"
             raise DependencyFailed(message, dependency="jwks") from failure

@@ -12,6 +12,8 @@ SHARED_TENANT = "shared"  # readable by everyone; only the CLI and the bucket wr
 
 DocState: TypeAlias = Literal["queued", "processing", "ready", "failed"]
 Mode: TypeAlias = Literal["auto", "extractive", "generated"]
+Role: TypeAlias = Literal["admin", "member"]
+Registration: TypeAlias = Literal["open", "invite", "closed"]
 FinishReason: TypeAlias = Literal["stop", "length", "deadline"]
 Metadata: TypeAlias = Mapping[str, object]  # JSON object: keys are strings, values are JSON values
 
@@ -72,6 +74,26 @@ class Document:
     error: str | None
     created_at: datetime  # UTC
     updated_at: datetime  # UTC
+    recipe: str = ""  # how the live chunks were made
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What is known of a generation that is still to be made."""
+
+    source: str
+    metadata: Metadata
+    instructions: str  # as they were given to `begin`
+    sequencer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A piece of work that one worker has for a while. `receipt` proves that it still has it."""
+
+    key: GenerationKey
+    receipt: str
+    attempts: int  # how often it was taken, this time included
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +222,32 @@ class Weights:
 class User:
     username: str
     tenant: str
-    role: Literal["admin", "member"]
+    role: Role
     password_hash: str = field(repr=False)
     disabled: bool
     created_at: datetime  # UTC
+    credentials: int = 0  # tokens carry this number; those that carry another one are refused
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """Lets one person register in a tenant. Only the SHA-256 of what they are sent is kept."""
+
+    digest: str
+    tenant: str
+    role: Role
+    created_by: str  # a username, or "" for the command line
+    expires_at: float  # epoch seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A chain of refresh tokens that began with one login. Only the SHA-256 of its newest token is kept."""
+
+    id: str
+    username: str
+    digest: str
+    expires_at: float  # epoch seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +256,7 @@ class Principal:
 
     username: str
     tenant: str
+    credentials: int = 0
 
     @property
     def readable(self) -> tuple[str, ...]:

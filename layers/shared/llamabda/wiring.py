@@ -19,14 +19,34 @@ from llamabda.errors import ConfigurationError, DependencyFailed, LlamabdaError
 from llamabda.settings import settings
 
 if TYPE_CHECKING:
+    from llamabda.accounts import Accounts
+    from llamabda.adapters.key_file import KeyFileSigner
+    from llamabda.adapters.prometheus import PrometheusMetrics
+    from llamabda.admission import Admission
     from llamabda.ask import Ask
     from llamabda.auth import Auth
     from llamabda.ingest import Ingest
-    from llamabda.ports import Catalog, Embedder, Extractor, Generator, Index, Signer, TextStore, UserStore
+    from llamabda.ports import (
+        AttemptStore,
+        Catalog,
+        Embedder,
+        Extractor,
+        Generator,
+        Index,
+        Queue,
+        SessionStore,
+        Signer,
+        TextStore,
+        UserStore,
+    )
+    from llamabda.rate_limits import Buckets
     from llamabda.search import Search
     from llamabda.tokens import TokenVerifier
+    from llamabda.worker import Worker
 
 log = logging.getLogger("llamabda")
+
+LEEWAY = 60  # seconds that a key stays published beyond the life of the tokens that it signed
 
 EMBEDDER_WAIT_SECONDS = (
     20.0  # within the default deadline, so that the caller gets a clean 503 and not a cut connection
@@ -54,6 +74,20 @@ def users() -> UserStore:
 
 
 @Once
+def sessions() -> SessionStore:
+    from llamabda.adapters.sqlite.sessions import SqliteSessionStore
+
+    return SqliteSessionStore(database())
+
+
+@Once
+def attempts() -> AttemptStore:
+    from llamabda.adapters.sqlite.attempts import SqliteAttemptStore
+
+    return SqliteAttemptStore(database())
+
+
+@Once
 def catalog() -> Catalog:
     from llamabda.adapters.sqlite.catalog import SqliteCatalog
 
@@ -68,6 +102,13 @@ def texts() -> TextStore:
 
 
 @Once
+def queue() -> Queue:
+    from llamabda.adapters.sqlite.queue import SqliteQueue
+
+    return SqliteQueue(database())
+
+
+@Once
 def index() -> Index:
     """One file per embedding model: vectors of different models are never mixed."""
     from llamabda.adapters.sqlite.index import SqliteIndex
@@ -78,24 +119,33 @@ def index() -> Index:
 
 
 @Once
-def signer() -> Signer:
+def key_file() -> KeyFileSigner:
     from llamabda.adapters.key_file import KeyFileSigner
 
-    return KeyFileSigner(settings().key_file)
+    return KeyFileSigner(settings().key_file, keep=settings().access_token_expire_minutes * 60 + LEEWAY)
+
+
+def signer() -> Signer:
+    return key_file()
 
 
 @Once
 def auth() -> Auth:
     from llamabda.adapters.argon2 import Argon2Hasher
-    from llamabda.auth import Auth
+    from llamabda.auth import Auth, Limits
 
     return Auth(
         users=users(),
+        sessions=sessions(),
+        attempts=attempts(),
         signer=signer(),
         hasher=Argon2Hasher(),
         issuer=settings().token_issuer,
         audience=settings().token_audience,
         lifetime=settings().access_token_expire_minutes * 60,
+        refresh_lifetime=settings().refresh_token_expire_days * 86_400,
+        registration=settings().registration,
+        limits=Limits(account=settings().login_guesses_account, address=settings().login_guesses_address),
     )
 
 
@@ -103,7 +153,15 @@ def auth() -> Auth:
 def verifier() -> TokenVerifier:
     from llamabda.tokens import TokenVerifier
 
-    return TokenVerifier(signer().public_jwks, settings().token_issuer, settings().token_audience)
+    # the keys are in a file here: looking for a new one at every unknown name costs nothing
+    return TokenVerifier(signer().public_jwks, settings().token_issuer, settings().token_audience, refetch=0)
+
+
+@Once
+def accounts() -> Accounts:
+    from llamabda.accounts import Accounts
+
+    return Accounts(users())
 
 
 def prepare_embedder(progress: Callable[[str], None] | None = None, *, offline: bool = False) -> Path:
@@ -206,7 +264,7 @@ def _report() -> None:
 def ingest() -> Ingest:
     from llamabda.ingest import Ingest
 
-    return Ingest(catalog=catalog(), index=index, texts=texts(), embedder=embedder)
+    return Ingest(catalog=catalog(), index=index, texts=texts(), queue=queue(), embedder=embedder)
 
 
 @Once
@@ -217,10 +275,40 @@ def search() -> Search:
 
 
 @Once
+def worker() -> Worker:
+    from llamabda.worker import Worker
+
+    return Worker(ingest)
+
+
+@Once
+def metrics() -> PrometheusMetrics:
+    from llamabda.adapters.prometheus import PrometheusMetrics
+
+    return PrometheusMetrics(lambda: {"queue": queue().counts(), "model": {"taken": admission().taken}})
+
+
+@Once
+def rate_limits() -> tuple[Buckets | None, Buckets | None]:
+    """Those of addresses and of users."""
+    from llamabda.rate_limits import Buckets
+
+    address, user = settings().rate_limit_address, settings().rate_limit_user
+    return Buckets("address", address) if address else None, Buckets("user", user) if user else None
+
+
+@Once
+def admission() -> Admission:
+    from llamabda.admission import Admission
+
+    return Admission(settings().max_queue)
+
+
+@Once
 def ask() -> Ask:
     from llamabda.ask import Ask
 
-    return Ask(search=search(), embedder=embedder, generator=generator)
+    return Ask(search=search(), embedder=embedder, generator=generator, admission=admission())
 
 
 @Once

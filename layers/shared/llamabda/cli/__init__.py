@@ -23,6 +23,7 @@ from llamabda.errors import (
     ModelError,
     NotFound,
     TooLarge,
+    TooManyRequests,
     Unauthorized,
 )
 
@@ -31,7 +32,7 @@ OK, SOME_FAILED, USAGE, NOT_FOUND, REFUSED, DEPENDENCY, INTERRUPTED = 0, 1, 2, 3
 EXIT_CODES: tuple[tuple[tuple[type[LlamabdaError], ...], int], ...] = (
     ((InvalidInput, TooLarge, ConfigurationError), USAGE),
     ((NotFound, Gone), NOT_FOUND),
-    ((Unauthorized, Forbidden, Conflict), REFUSED),
+    ((Unauthorized, Forbidden, Conflict, TooManyRequests), REFUSED),
     ((Busy, DependencyFailed, ModelError), DEPENDENCY),
 )
 

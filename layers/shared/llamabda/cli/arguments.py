@@ -79,8 +79,16 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("query", help="in quotes; - reads it from stdin")
     search.add_argument("--top-k", type=_between(1, 100), default=5, help="how many (%(default)s)")
 
+    for asking in (ask, search):
+        asking.add_argument(
+            "--filter",
+            metavar="JSON",
+            help='only documents with this metadata, for example \'{"year": {"$gte": 2025}}\'',
+        )
+
     _docs(commands.add_parser("docs", help="list, show and remove documents"), common)
-    _users(commands.add_parser("users", help="add, list and disable accounts"), common)
+    _users(commands.add_parser("users", help="add, invite, list and disable accounts"), common)
+    _keys(commands.add_parser("keys", help="list and rotate the keys that sign tokens"), common)
     _add(commands, "doctor", "check that everything works here, and say what to do where not", "doctor:doctor", common)
     return top
 
@@ -106,8 +114,24 @@ def _users(users: argparse.ArgumentParser, common: argparse.ArgumentParser) -> N
     add.add_argument("--tenant", help="join this tenant (see `users list`) instead of getting a new one")
     add.add_argument("--role", choices=("member", "admin"), default="member", help="(%(default)s)")
     _add(commands, "list", "all accounts", "users:list_users", common)
-    for word, what in (("disable", "an account can no longer log in"), ("enable", "undo disable")):
+    invite = _add(commands, "invite", "a secret with which one person can register", "users:invite", common)
+    invite.add_argument("--tenant", help="to join this tenant (see `users list`) instead of getting a new one")
+    invite.add_argument("--role", choices=("member", "admin"), default="member", help="(%(default)s)")
+    password = _add(commands, "password", "give an account a new password; ends its sessions", "users:password", common)
+    password.add_argument("username")
+    password.add_argument("--password-stdin", action="store_true", help="read it from the first line of stdin")
+    for word, what in (
+        ("disable", "end all that an account has open, and let it not log in again"),
+        ("enable", "let an account log in again"),
+    ):
         _add(commands, word, what, f"users:{word}", common).add_argument("username")
+
+
+def _keys(keys: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    commands = keys.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add(commands, "list", "the keys, in the order in which they sign", "keys:list_keys", common)
+    rotate = _add(commands, "rotate", "add a key, which signs two hours later", "keys:rotate", common)
+    rotate.add_argument("--now", action="store_true", help="it signs at once: fine when only this server checks tokens")
 
 
 def _common() -> argparse.ArgumentParser:

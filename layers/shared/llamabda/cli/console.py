@@ -42,6 +42,12 @@ class Console:
         self._end_progress()
         sys.stdout.write(visible(text) + "\n")
 
+    def piece(self, text: str) -> None:
+        """A part of a line of the result, shown at once."""
+        self._end_progress()
+        sys.stdout.write(visible(text))
+        sys.stdout.flush()
+
     def data(self, value: Any) -> None:
         """The result, for programs."""
         self._end_progress()

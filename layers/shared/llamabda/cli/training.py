@@ -99,10 +99,16 @@ class Training:
     def report(self) -> None:
         """How it went, at the end."""
         seconds = max(time.monotonic() - self._began, 1e-3)
-        ready = len(self.results) - len(self.failed)
-        chunks = sum(result.chunks for result in self.results if result.state == "ready")
+        ready = [result for result in self.results if result.state in ("ready", "unchanged")]
+        chunks = sum(result.chunks for result in ready)
         rate = self._embedded / seconds
-        self._console.note(f"{ready} of {self._total} files, {chunks} chunks, {seconds:.1f} s, {rate:.0f} chunks/s")
+        same = sum(result.state == "unchanged" for result in ready)
+        self._console.note(
+            f"{len(ready)} of {self._total} files, {chunks} chunks, {seconds:.1f} s, {rate:.0f} chunks/s"
+            + (f"; {same} unchanged" if same else "")
+        )
+        if waiting := sum(result.state in ("queued", "processing") for result in self.results):
+            self._console.note(f"{waiting} are stored but not ready; a running server goes on with them")
         for result in self.failed:
             self._console.note(f"failed: {result.id}: {result.error}")
 

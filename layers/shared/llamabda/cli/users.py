@@ -5,12 +5,17 @@ from __future__ import annotations
 import getpass
 import sys
 from argparse import Namespace
+from datetime import UTC, datetime
 
 from llamabda import rendering, wiring
-from llamabda.auth import canonical_username
+from llamabda.accounts import DISABLED_WITHIN
 from llamabda.cli.console import Console
 from llamabda.cli.start import checked_tenant
-from llamabda.errors import InvalidInput, NotFound
+from llamabda.credentials import canonical_username
+from llamabda.errors import InvalidInput
+from llamabda.types import User
+
+ENDED = f"what was open ends within {DISABLED_WITHIN:.0f} s"
 
 
 def add(arguments: Namespace, console: Console) -> int:
@@ -18,7 +23,7 @@ def add(arguments: Namespace, console: Console) -> int:
     tenant = None if arguments.tenant is None else checked_tenant(arguments.tenant)
     canonical_username(arguments.username)  # a bad name is said before the password is asked for
     password = _password(from_stdin=arguments.password_stdin)
-    user = wiring.auth().register(arguments.username, password, tenant=tenant, role=arguments.role)
+    user = wiring.auth().add(arguments.username, password, tenant=tenant, role=arguments.role)
     if console.json:
         console.data({"username": user.username, "tenant": user.tenant})
     else:
@@ -48,15 +53,36 @@ def enable(arguments: Namespace, console: Console) -> int:
     return _set(arguments.username, console, disabled=False)
 
 
-def _set(username: str, console: Console, *, disabled: bool) -> int:
-    name = canonical_username(username)
-    if not wiring.users().set_disabled(name, disabled):
-        raise NotFound(f"there is no user {name!r}: `llamabda users list` shows them")
+def password(arguments: Namespace, console: Console) -> int:
+    name = wiring.auth().user(arguments.username).username
+    user = wiring.auth().set_password(name, _password(from_stdin=arguments.password_stdin))
+    return _tell(user, console, f"{user.username} has a new password; {ENDED}")
+
+
+def invite(arguments: Namespace, console: Console) -> int:
+    tenant = None if arguments.tenant is None else checked_tenant(arguments.tenant)
+    secret, made = wiring.auth().new_invite(None, tenant=tenant, role=arguments.role)
+    expires_at = datetime.fromtimestamp(made.expires_at, UTC)
     if console.json:
-        user = wiring.users().get(name)
-        console.data(rendering.user(user) if user else {})
+        shown = {"invite": secret, "tenant": made.tenant, "role": made.role, "expires_at": rendering.moment(expires_at)}
+        console.data(shown)
     else:
-        console.note(f"{name} {'can no longer' if disabled else 'can'} log in")
+        console.result(secret)
+        console.note(f"to register once as {made.role} of {made.tenant}, until {expires_at:%Y-%m-%d %H:%M} UTC")
+    return 0
+
+
+def _set(username: str, console: Console, *, disabled: bool) -> int:
+    user = wiring.auth().set_disabled(username, disabled)
+    what = f"can no longer log in; {ENDED}" if disabled else "can log in"
+    return _tell(user, console, f"{user.username} {what}")
+
+
+def _tell(user: User, console: Console, text: str) -> int:
+    if console.json:
+        console.data(rendering.user(user))
+    else:
+        console.note(text)
     return 0
 
 

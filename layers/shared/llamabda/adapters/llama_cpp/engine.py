@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from llamabda.adapters.llama_cpp.interrupt import Interrupt, asks
 from llamabda.adapters.llama_cpp.library import last_error, library
 from llamabda.errors import ModelError
 from llamabda.types import Deadline
 
-# Tokens that one call evaluates at most. A call cannot be interrupted, so this also bounds how late a deadline is
-# noticed: under a second here, since the batches before a deadline are smaller. Two processors, quiet: 64 evaluates 230
-# tokens a second, 256 evaluates 268.
+# Tokens that one call evaluates at most: this bounds how late a deadline is noticed, under a second here, since the
+# batches before a deadline are smaller. Two processors, quiet: 64 evaluates 230 tokens a second, 256 evaluates 268.
 BATCH_TOKENS = 256
 # A batch is made smaller when it would not be done before the deadline, but not smaller than this.
 MIN_BATCH_TOKENS = 8
 SEQUENCE = 0
 
+_INTERRUPTED = 2  # what llama_decode gives when the callback told it to stop
 _ABORTED = "the model's context cannot be evaluated (llama_decode gave {code}): {reason}"
 
 
@@ -56,6 +57,8 @@ class Engine:
         self._vocab = llama.llama_model_get_vocab(model)
         self._memory = llama.llama_get_memory(self._context)
         self._vocab_size = int(llama.llama_vocab_n_tokens(self._vocab))
+        self._asks = llama.ggml_abort_callback(asks())
+        self._stop: Interrupt | None = None
         self._seen: list[int] = []  # the tokens whose state is in the memory
         self._seconds_per_token = 0.0  # of prefill; 0: not measured yet
         self.name = self._metadata(b"general.name") or path.stem
@@ -123,12 +126,14 @@ class Engine:
 
     # -- evaluation
 
-    def prefill(self, tokens: Sequence[int], *, stop: Callable[[], bool], deadline: Deadline) -> int | None:
+    def prefill(self, tokens: Sequence[int], *, stop: Interrupt, deadline: Deadline) -> int | None:
         """Evaluates a prompt, re-using the state of the longest prefix that it shares with what was evaluated before.
 
-        Returns how many tokens were re-used; None when `stop` said so or the deadline came first. What was evaluated by
-        then is kept for next time.
+        Returns how many tokens were re-used; None when `stop` was set or the deadline came first. What was evaluated by
+        then is kept for next time. `stop` counts for what is evaluated after it, too.
         """
+        self._stop = stop  # held: llama.cpp reads its bytes
+        self._llama.llama_set_abort_callback(self._context, self._asks, stop.address)
         # the last token is always evaluated: its logits are what we are after
         shared = min(_common_prefix(self._seen, tokens), len(tokens) - 1)
         if not self._llama.llama_memory_seq_rm(self._memory, SEQUENCE, shared, -1):
@@ -141,7 +146,8 @@ class Engine:
                 return None
             part = tokens[at : at + self._batch_size(deadline)]
             began = time.monotonic()
-            self.evaluate(part)
+            if not self.evaluate(part):
+                return None
             self._seconds_per_token = (time.monotonic() - began) / len(part)
             at += len(part)
         return shared
@@ -151,15 +157,20 @@ class Engine:
             return BATCH_TOKENS
         return max(MIN_BATCH_TOKENS, min(BATCH_TOKENS, int(deadline.remaining() / self._seconds_per_token)))
 
-    def evaluate(self, tokens: Sequence[int]) -> None:
-        """Continues the evaluated text by at most BATCH_TOKENS tokens."""
+    def evaluate(self, tokens: Sequence[int]) -> bool:
+        """Continues the evaluated text by at most BATCH_TOKENS tokens. False: it was interrupted, nothing is added."""
         llama = self._llama
         buffer = (llama.llama_token * len(tokens))(*tokens)
         code = llama.llama_decode(self._context, llama.llama_batch_get_one(buffer, len(tokens)))
+        if code == _INTERRUPTED:
+            if not llama.llama_memory_seq_rm(self._memory, SEQUENCE, len(self._seen), -1):
+                self.forget()
+            return False
         if code != 0:
             self.forget()
             raise ModelError(_ABORTED.format(code=code, reason=last_error()))
         self._seen.extend(tokens)
+        return True
 
     def best(self) -> int:
         """The most likely next token."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from llamabda.adapters.llama_cpp.engine import Engine
+from llamabda.adapters.llama_cpp.interrupt import Interrupt
 from llamabda.adapters.llama_cpp.layout import PromptLayout
 from llamabda.adapters.llama_cpp.template import PLAIN, Layout, layout
 from llamabda.adapters.llama_cpp.text import TextAssembler, is_loop
@@ -82,7 +83,7 @@ class LlamaCppGeneration:
         self._deadline = deadline
         self._generated: list[int] = []
         self._turn = threading.Lock()  # one step at a time, and none while it is being closed
-        self._closing = False
+        self._stop = Interrupt()
         self._ended = False  # no more tokens will come
         self._released = False
         self._began = 0.0  # seconds, monotonic; 0: its turn has not come
@@ -116,20 +117,20 @@ class LlamaCppGeneration:
             raise StopIteration
 
     def close(self) -> None:
-        self._closing = True
+        self._stop.set()
         self._ticket.withdraw()
         with self._turn:
             self._end()
 
     def _step(self) -> str:
         """The next piece of text; empty at the end."""
-        if self._ended or self._closing:
+        if self._ended or self._stop():
             return ""
         if not self._began and not self._start():
             return ""
         began = time.monotonic()
         piece = ""
-        while not piece and not self._text.stopped and not self._closing:
+        while not piece and not self._text.stopped and not self._stop():
             token = self._next()
             if token is None:
                 self._ended = True
@@ -142,14 +143,14 @@ class LlamaCppGeneration:
     def _start(self) -> bool:
         """Waits for the model and evaluates the prompt. False: it came to nothing."""
         if not self._ticket.wait(self._deadline):
-            if not self._closing:
+            if not self._stop():
                 self.finish_reason = "deadline"
             return False
         self._began = time.monotonic()
-        cached = self._engine.prefill(self._tokens, stop=lambda: self._closing, deadline=self._deadline)
+        cached = self._engine.prefill(self._tokens, stop=self._stop, deadline=self._deadline)
         self.prefill_ms = (time.monotonic() - self._began) * 1000
         if cached is None:
-            self.finish_reason = "stop" if self._closing else "deadline"
+            self.finish_reason = "stop" if self._stop() else "deadline"
             return False
         self.cached_tokens = cached
         return True
@@ -164,8 +165,9 @@ class LlamaCppGeneration:
             return None
         if is_loop(self._generated):
             return None
-        if self._generated:  # only now, so that a piece is handed out before the next one is begun
-            self._engine.evaluate(self._generated[-1:])
+        # the last one is evaluated only now, so that it is handed out before the next one is begun
+        if self._generated and not self._engine.evaluate(self._generated[-1:]):
+            return None
         token = self._engine.best()
         if self._engine.is_end(token):
             return None

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from llamabda.adapters.sqlite.database import Database
 from llamabda.errors import InvalidInput
-from llamabda.types import DocState, Document, DocumentPage, GenerationKey, Metadata
+from llamabda.types import DocState, Document, DocumentPage, GenerationKey, Metadata, Pending
 
 # documents: one row per document ever seen; a deleted one stays as a tombstone, so that its generations are not
 #   allotted again and an event older than the delete finds its sequencer.
@@ -34,8 +34,17 @@ CREATE INDEX IF NOT EXISTS generations_dead ON generations (dead_since) WHERE de
 CREATE INDEX IF NOT EXISTS generations_pending ON generations (begun_at) WHERE went_live = 0 AND dead_since IS NULL
 """
 
-_COLUMNS = "tenant, id, source, state, live_generation, sha256, bytes, chunks, metadata, error, created_at, updated_at"
+_COLUMNS = (
+    "tenant, id, source, state, live_generation, sha256, bytes, chunks, metadata, error, created_at, updated_at, recipe"
+)
+_PENDING = {
+    "source": "TEXT NOT NULL DEFAULT ''",
+    "metadata": "TEXT NOT NULL DEFAULT '{}'",
+    "instructions": "TEXT NOT NULL DEFAULT ''",
+    "sequencer": "TEXT",
+}
 _VISIBLE = "state != 'deleted'"
+_QUEUED_SECONDS = 15 * 86_400  # longer than any queue keeps its messages
 _LIVE_BATCH = 200  # documents per query: SQLite takes a bounded number of parameters
 
 
@@ -45,6 +54,8 @@ class SqliteCatalog:
     def __init__(self, database: Database) -> None:
         self._database = database
         database.script(_SCHEMA)
+        database.add_columns("documents", {"recipe": "TEXT NOT NULL DEFAULT ''"})
+        database.add_columns("generations", _PENDING)
 
     def begin(
         self,
@@ -55,6 +66,7 @@ class SqliteCatalog:
         metadata: Metadata,
         state: DocState = "processing",
         sequencer: str | None = None,
+        instructions: str = "",
     ) -> int | None:
         now = _now()
         with self._database.write() as db:
@@ -81,10 +93,52 @@ class SqliteCatalog:
                     (state, generation, now, tenant, doc_id),
                 )
             db.execute(
-                "INSERT INTO generations (tenant, doc_id, generation, begun_at) VALUES (?, ?, ?, ?)",
-                (tenant, doc_id, generation, now),
+                "INSERT INTO generations"
+                " (tenant, doc_id, generation, begun_at, source, metadata, instructions, sequencer)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (tenant, doc_id, generation, now, source, _dump(metadata), instructions, sequencer),
             )
         return generation
+
+    def start(self, key: GenerationKey) -> Pending | None:
+        now = _now()
+        with self._database.write() as db:
+            row = db.execute(
+                "SELECT g.source, g.metadata, g.instructions, g.sequencer, d.live_generation, d.deleted_upto,"
+                " d.sequencer FROM generations g JOIN documents d ON d.tenant = g.tenant AND d.id = g.doc_id"
+                " WHERE g.tenant = ? AND g.doc_id = ? AND g.generation = ? AND g.dead_since IS NULL"
+                " AND g.went_live = 0",
+                _row(key),
+            ).fetchone()
+            if row is None:
+                return None
+            source, metadata, instructions, sequencer, live, deleted_upto, known = row
+            if not _may_go_live(key, sequencer, live=live, deleted_upto=deleted_upto, known=known):
+                _bury(db, key, now)
+                return None
+            db.execute(
+                "UPDATE generations SET begun_at = ? WHERE tenant = ? AND doc_id = ? AND generation = ?",
+                (now, *_row(key)),
+            )
+            _set_state(db, key, "processing", None, now)
+            return Pending(str(source), json.loads(metadata), str(instructions), sequencer)
+
+    def requeue(self, key: GenerationKey, error: str | None) -> None:
+        with self._database.write() as db:
+            _set_state(db, key, "queued", error, _now())
+
+    def unchanged(self, key: GenerationKey, live: int) -> bool:
+        now = _now()
+        with self._database.write() as db:
+            same = db.execute(
+                "UPDATE documents SET state = CASE WHEN last_generation = ? THEN 'ready' ELSE state END,"
+                " error = CASE WHEN last_generation = ? THEN NULL ELSE error END"
+                " WHERE tenant = ? AND id = ? AND live_generation = ?",
+                (key.generation, key.generation, key.tenant, key.doc_id, live),
+            ).rowcount
+            if same:
+                _bury(db, key, now)
+            return bool(same)
 
     def commit(
         self,
@@ -95,6 +149,7 @@ class SqliteCatalog:
         sha256: str,
         size: int,
         chunks: int,
+        recipe: str = "",
         sequencer: str | None = None,
     ) -> bool:
         now = _now()
@@ -105,8 +160,6 @@ class SqliteCatalog:
                 (key.tenant, key.doc_id),
             ).fetchone()
             live = None if row is None or row[0] is None else int(row[0])
-            # where both carry a sequencer, the source's order counts; otherwise the order in which ingestions began
-            ordered = row is not None and sequencer is not None and row[2] is not None
             begun = db.execute(
                 "SELECT 1 FROM generations WHERE tenant = ? AND doc_id = ? AND generation = ? AND dead_since IS NULL",
                 _row(key),
@@ -114,8 +167,7 @@ class SqliteCatalog:
             if (
                 row is None
                 or begun is None  # given up as abandoned: its chunks may be gone
-                or _behind(sequencer, row[2])
-                or (not ordered and key.generation <= max(int(row[1]), live or 0))
+                or not _may_go_live(key, sequencer, live=live, deleted_upto=int(row[1]), known=row[2])
             ):
                 _bury(db, key, now)
                 return False
@@ -123,8 +175,8 @@ class SqliteCatalog:
             latest = key.generation == int(row[3]) or row[4] == "deleted"
             db.execute(
                 "UPDATE documents SET source = ?, state = ?, live_generation = ?, sequencer = coalesce(?, sequencer),"
-                " sha256 = ?, bytes = ?, chunks = ?, metadata = ?, error = CASE WHEN ? THEN NULL ELSE error END,"
-                " updated_at = ? WHERE tenant = ? AND id = ?",
+                " sha256 = ?, bytes = ?, chunks = ?, metadata = ?, recipe = ?,"
+                " error = CASE WHEN ? THEN NULL ELSE error END, updated_at = ? WHERE tenant = ? AND id = ?",
                 (
                     source,
                     "ready" if latest else row[4],
@@ -134,6 +186,7 @@ class SqliteCatalog:
                     size,
                     chunks,
                     _dump(metadata),
+                    recipe,
                     latest,
                     now,
                     key.tenant,
@@ -223,9 +276,11 @@ class SqliteCatalog:
         with self._database.write() as db:
             # first given up, so that it cannot go live any more; its turn to be swept comes later
             given_up = db.execute(
-                "SELECT tenant, doc_id, generation FROM generations"
-                " WHERE went_live = 0 AND dead_since IS NULL AND begun_at < ?",
-                (abandoned_before.timestamp(),),
+                "SELECT g.tenant, g.doc_id, g.generation FROM generations g"
+                " JOIN documents d ON d.tenant = g.tenant AND d.id = g.doc_id"
+                " WHERE g.went_live = 0 AND g.dead_since IS NULL AND g.begun_at < ?"
+                " AND (d.state != 'queued' OR d.last_generation != g.generation OR g.begun_at < ?)",
+                (abandoned_before.timestamp(), now - _QUEUED_SECONDS),
             ).fetchall()
             for row in given_up:
                 _failed(db, GenerationKey(*row), "the ingestion was interrupted; send the document again", now)
@@ -245,12 +300,26 @@ class SqliteCatalog:
         self._database.ping()
 
 
-def _failed(db: sqlite3.Connection, key: GenerationKey, error: str, now: float) -> None:
+def _may_go_live(
+    key: GenerationKey, sequencer: str | None, *, live: int | None, deleted_upto: int, known: str | None
+) -> bool:
+    """Where both carry a sequencer, the source's order counts; otherwise the order in which ingestions began."""
+    if sequencer is not None and known is not None:
+        return not _behind(sequencer, known)
+    return key.generation > max(deleted_upto, live or 0)
+
+
+def _set_state(db: sqlite3.Connection, key: GenerationKey, state: DocState, error: str | None, now: float) -> None:
+    """Of the document, when nothing later is under way and it was not deleted meanwhile."""
     db.execute(
-        "UPDATE documents SET state = 'failed', error = ?, updated_at = ?"
+        "UPDATE documents SET state = ?, error = ?, updated_at = ?"
         " WHERE tenant = ? AND id = ? AND last_generation = ? AND deleted_upto < last_generation",
-        (error, now, *_row(key)),
+        (state, error, now, *_row(key)),
     )
+
+
+def _failed(db: sqlite3.Connection, key: GenerationKey, error: str, now: float) -> None:
+    _set_state(db, key, "failed", error, now)
     _bury(db, key, now)
 
 
@@ -269,7 +338,7 @@ def _behind(sequencer: str | None, known: str | None) -> bool:
 
 
 def _document(row: Sequence[object]) -> Document:
-    tenant, doc_id, source, state, live, sha256, size, chunks, metadata, error, created, updated = row
+    tenant, doc_id, source, state, live, sha256, size, chunks, metadata, error, created, updated, recipe = row
     return Document(
         tenant=str(tenant),
         id=str(doc_id),
@@ -283,6 +352,7 @@ def _document(row: Sequence[object]) -> Document:
         error=None if error is None else str(error),
         created_at=_time(created),
         updated_at=_time(updated),
+        recipe=str(recipe),
     )
 
 

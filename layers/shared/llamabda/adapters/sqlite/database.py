@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,6 +66,14 @@ class Database:
             for statement in sql.split(";"):
                 if statement.strip():
                     connection.execute(statement)
+
+    def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
+        """Brings a table that was made earlier up to date. `columns`: name and declaration, constants of ours."""
+        with self.write() as connection:
+            known = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+            for name, declaration in columns.items():
+                if name not in known:
+                    connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {declaration}")
 
     def ping(self) -> None:
         """Raises DependencyFailed when the file cannot be read."""

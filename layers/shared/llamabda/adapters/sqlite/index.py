@@ -7,18 +7,21 @@ import shutil
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llamabda import filters
 from llamabda.adapters.sqlite import segments
 from llamabda.adapters.sqlite.database import Database
-from llamabda.adapters.sqlite.shard import Shard, best_by_text, best_by_vector
+from llamabda.adapters.sqlite.filtering import matching
+from llamabda.adapters.sqlite.shard import Mask, Shard, best_by_text, best_by_vector
 from llamabda.analysis import query_terms, tokens
 from llamabda.errors import ConfigurationError, InvalidInput
+from llamabda.filters import Filter
 from llamabda.types import Chunk, GenerationKey, ScoredChunk, TextMatches
 
 # AUTOINCREMENT: ids only grow, so "rows after the last one seen" finds exactly the new ones.
@@ -37,15 +40,20 @@ CREATE TABLE IF NOT EXISTS chunks (
     ordinal INTEGER NOT NULL, first INTEGER NOT NULL, beyond INTEGER NOT NULL, text TEXT NOT NULL,
     vector BLOB NOT NULL, terms BLOB NOT NULL, length INTEGER NOT NULL, UNIQUE (number, ordinal)
 );
-CREATE INDEX IF NOT EXISTS chunks_of_tenant ON chunks (tenant, id)
+CREATE INDEX IF NOT EXISTS chunks_of_tenant ON chunks (tenant, id);
+CREATE TABLE IF NOT EXISTS metadata_terms (
+    tenant TEXT NOT NULL, term TEXT NOT NULL, number INTEGER NOT NULL REFERENCES generations ON DELETE CASCADE,
+    PRIMARY KEY (tenant, term, number)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS metadata_terms_of ON metadata_terms (number)
 """
 
 _KEEP_ROWS = 4096  # segments from this size on are kept as files; smaller ones are built from SQLite in a blink
 _LOAD_ROWS = 20_000  # rows read from SQLite at a time: bounds memory while a cache is rebuilt
-_CHUNK = (
-    "SELECT c.id, g.tenant, g.doc_id, g.generation, c.ordinal, c.first, c.beyond, c.text, g.sha256, g.metadata"
-    " FROM chunks c JOIN generations g ON g.number = c.number"
-)
+_COLUMNS = "c.id, g.tenant, g.doc_id, g.generation, c.ordinal, c.first, c.beyond, c.text, g.sha256, g.metadata"
+_FROM = "FROM chunks c JOIN generations g ON g.number = c.number"
+_CHUNK = f"SELECT {_COLUMNS} {_FROM}"
+_CHUNK_AND_VECTOR = f"SELECT {_COLUMNS}, c.vector {_FROM}"
 
 
 class SqliteIndex:
@@ -64,6 +72,8 @@ class SqliteIndex:
         with database.write() as db:
             db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", [("dim", str(dim)), ("stamp", uuid.uuid4().hex)])
             meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+            if "filters" not in meta:
+                _index_metadata(db)  # of an index that was made before there were filters
         if meta["dim"] != str(dim):
             message = f"the index {database.path.name} holds vectors of {meta['dim']} numbers, the embedder makes {dim}"
             raise ConfigurationError(message)
@@ -104,19 +114,24 @@ class SqliteIndex:
             for tenant in {chunk.tenant for chunk in chunks}:
                 _changed(db, tenant, removed=tenant in replaced)
 
-    def search_text(self, query: str, *, tenants: Sequence[str], limit: int) -> TextMatches:
+    def search_text(
+        self, query: str, *, tenants: Sequence[str], limit: int, filter: Filter | None = None
+    ) -> TextMatches:
         terms = {segments.term_hash(term): content for term, content in query_terms(query).items()}
         with self._database.read() as db:
-            found, bound = best_by_text(self._current(db, tenants), terms, limit)
+            shards = self._current(db, tenants)
+            found, bound = best_by_text(list(shards.values()), terms, limit, _wanted(db, shards, filter))
             return TextMatches(_resolve(db, found), bound)
 
     def search_vector(
-        self, vector: NDArray[np.float32], *, tenants: Sequence[str], limit: int
+        self, vector: NDArray[np.float32], *, tenants: Sequence[str], limit: int, filter: Filter | None = None
     ) -> Sequence[ScoredChunk]:
         if vector.shape != (self._dim,):
             raise InvalidInput(f"a query vector has the shape ({self._dim},), not {vector.shape}")
         with self._database.read() as db:
-            return _resolve(db, best_by_vector(self._current(db, tenants), vector, limit))
+            shards = self._current(db, tenants)
+            found = best_by_vector(list(shards.values()), vector, limit, _wanted(db, shards, filter))
+            return _resolve(db, found)
 
     def chunks(self, key: GenerationKey, *, limit: int, after: int = -1) -> Sequence[Chunk]:
         with self._database.read() as db:
@@ -126,6 +141,15 @@ class SqliteIndex:
                 (key.tenant, key.doc_id, key.generation, after, limit),
             ).fetchall()
         return [_chunk(row) for row in rows]
+
+    def vectors(self, key: GenerationKey) -> tuple[Sequence[Chunk], NDArray[np.float32]]:
+        with self._database.read() as db:
+            rows = db.execute(
+                f"{_CHUNK_AND_VECTOR} WHERE g.tenant = ? AND g.doc_id = ? AND g.generation = ? ORDER BY c.ordinal",
+                (key.tenant, key.doc_id, key.generation),
+            ).fetchall()
+        packed = b"".join(row[-1] for row in rows)
+        return [_chunk(row[:-1]) for row in rows], np.frombuffer(packed, np.dtype("<f4")).reshape(len(rows), self._dim)
 
     def delete(self, keys: Iterable[GenerationKey]) -> None:
         with self._database.write() as db:
@@ -145,9 +169,9 @@ class SqliteIndex:
     def ping(self) -> None:
         self._database.ping()
 
-    def _current(self, db: sqlite3.Connection, tenants: Sequence[str]) -> list[Shard]:
+    def _current(self, db: sqlite3.Connection, tenants: Sequence[str]) -> dict[str, Shard]:
         """The shards as they stand in this transaction. Readers of an unchanged collection never wait."""
-        shards = []
+        shards: dict[str, Shard] = {}
         for tenant in dict.fromkeys(tenants):
             row = db.execute("SELECT version, removals FROM collections WHERE tenant = ?", (tenant,)).fetchone()
             if row is None:
@@ -157,7 +181,7 @@ class SqliteIndex:
             if shard is None or shard.version != version:
                 with self._lock:
                     shard = self._refreshed(db, tenant, version, removals)
-            shards.append(shard)
+            shards[tenant] = shard
         return shards
 
     def _refreshed(self, db: sqlite3.Connection, tenant: str, version: int, removals: int) -> Shard:
@@ -173,7 +197,7 @@ class SqliteIndex:
             )
             shard = shard.restricted(ids, version)
         rows = db.execute(
-            "SELECT id, vector, terms, length FROM chunks WHERE tenant = ? AND id > ? ORDER BY id",
+            "SELECT id, number, vector, terms, length FROM chunks WHERE tenant = ? AND id > ? ORDER BY id",
             (tenant, shard.last_id),
         )
         while batch := rows.fetchmany(_LOAD_ROWS):
@@ -216,14 +240,36 @@ class SqliteIndex:
 
 def _number(db: sqlite3.Connection, chunk: Chunk) -> int:
     key = (chunk.tenant, chunk.doc_id, chunk.generation)
-    db.execute(
+    metadata = json.dumps(dict(chunk.metadata), ensure_ascii=False, allow_nan=False)
+    added = db.execute(
         "INSERT OR IGNORE INTO generations (tenant, doc_id, generation, sha256, metadata) VALUES (?, ?, ?, ?, ?)",
-        (*key, chunk.sha256, json.dumps(dict(chunk.metadata), ensure_ascii=False, allow_nan=False)),
-    )
+        (*key, chunk.sha256, metadata),
+    ).rowcount
     row = db.execute(
         "SELECT number FROM generations WHERE tenant = ? AND doc_id = ? AND generation = ?", key
     ).fetchone()
-    return int(row[0])
+    number = int(row[0])
+    if added:
+        db.executemany(
+            "INSERT INTO metadata_terms VALUES (?, ?, ?)",
+            [(chunk.tenant, term, number) for term in filters.terms(chunk.metadata)],
+        )
+    return number
+
+
+def _index_metadata(db: sqlite3.Connection) -> None:
+    rows = db.execute("SELECT tenant, number, metadata FROM generations").fetchall()
+    db.executemany(
+        "INSERT OR IGNORE INTO metadata_terms VALUES (?, ?, ?)",
+        [(tenant, term, number) for tenant, number, text in rows for term in filters.terms(json.loads(text))],
+    )
+    db.execute("INSERT INTO meta VALUES ('filters', '1')")
+
+
+def _wanted(db: sqlite3.Connection, shards: Mapping[str, Shard], filter: Filter | None) -> list[Mask] | None:
+    if filter is None:
+        return None
+    return [shard.filtered(matching(db, tenant, filter)) for tenant, shard in shards.items()]
 
 
 def _changed(db: sqlite3.Connection, tenant: str, *, removed: bool) -> None:

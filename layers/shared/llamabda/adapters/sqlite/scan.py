@@ -31,8 +31,11 @@ def candidates(
     scales: NDArray[np.float32],
     residuals: NDArray[np.float32],
     limit: int,
+    wanted: NDArray[np.bool_],
 ) -> NDArray[np.intp]:
     """Rows that may be among the `limit` with the highest product with `vector` (dim,): all that are, and few more.
+
+    Only those that are `wanted` (n,) count.
 
     With v = s * c + r for a row and q = t * d + e for the question, |q.v - s * t * (c.d)| <= |q| |r| + |e| |s * c|, and
     |s * c| <= |v| + |r|, where |v| is 1.
@@ -42,8 +45,8 @@ def candidates(
     products = dots * (scales * scale)
     length = np.float32(np.linalg.norm(vector))
     errors = length * residuals + residual * (1 + residuals) + _SLACK
-    if len(products) <= limit:
-        return np.arange(len(products))
-    sure = products - errors
+    if np.count_nonzero(wanted) <= limit:
+        return np.flatnonzero(wanted)
+    sure = np.where(wanted, products - errors, -np.inf)
     edge = np.partition(sure, len(sure) - limit)[len(sure) - limit]
-    return np.flatnonzero(products + errors >= edge)
+    return np.flatnonzero(wanted & (products + errors >= edge))

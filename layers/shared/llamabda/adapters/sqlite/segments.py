@@ -24,7 +24,7 @@ from llamabda.adapters.sqlite.scan import quantize
 
 K1 = 1.2  # BM25 term saturation and
 B = 0.75  # length normalisation: the values that Lucene, and so OpenSearch, uses by default
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Segment:
     """n rows, m distinct terms, p postings. Rows stand in order of `ids`."""
 
     ids: NDArray[np.int64]  # (n,) row ids in SQLite, ascending
+    numbers: NDArray[np.int64]  # (n,) the generation that each row belongs to, as SQLite numbers it
     vectors: NDArray[np.float32]  # (n, dim) unit length
     codes: NDArray[np.int8]  # (n, dim) the same in 8 bits: vector = scale * code + residual
     scales: NDArray[np.float32]  # (n,)
@@ -69,7 +70,9 @@ def pack_terms(terms: Sequence[str]) -> tuple[bytes, int]:
     return hashes.tobytes() + numbers.tobytes(), len(terms)
 
 
-def build(ids: Sequence[int], vectors: Sequence[bytes], bags: Sequence[bytes], lengths: Sequence[int]) -> Segment:
+def build(
+    ids: Sequence[int], numbers: Sequence[int], vectors: Sequence[bytes], bags: Sequence[bytes], lengths: Sequence[int]
+) -> Segment:
     """A segment from rows as they stand in SQLite; vectors are little-endian float32."""
     n = len(ids)
     sizes = np.fromiter((len(bag) // 10 for bag in bags), np.int64, n)
@@ -77,7 +80,8 @@ def build(ids: Sequence[int], vectors: Sequence[bytes], bags: Sequence[bytes], l
     counts = np.frombuffer(b"".join(bag[len(bag) // 10 * 8 :] for bag in bags), np.uint16)
     rows = np.repeat(np.arange(n, dtype=np.uint32), sizes)
     matrix = np.frombuffer(b"".join(vectors), np.float32).reshape(n, -1)
-    return _assemble(np.array(ids, np.int64), matrix, np.array(lengths, np.float32), hashes, rows, counts)
+    owners = np.array(numbers, np.int64)
+    return _assemble(np.array(ids, np.int64), owners, matrix, np.array(lengths, np.float32), hashes, rows, counts)
 
 
 def merge(segments: Sequence[Segment], alive: Sequence[NDArray[np.bool_]]) -> Segment:
@@ -94,6 +98,7 @@ def merge(segments: Sequence[Segment], alive: Sequence[NDArray[np.bool_]]) -> Se
     pairs = list(zip(segments, alive, strict=True))
     return _assemble(
         np.concatenate([segment.ids[mask] for segment, mask in pairs]),
+        np.concatenate([segment.numbers[mask] for segment, mask in pairs]),
         np.concatenate([segment.vectors[mask] for segment, mask in pairs]),
         np.concatenate([segment.lengths[mask] for segment, mask in pairs]),
         np.concatenate(hashes),
@@ -104,6 +109,7 @@ def merge(segments: Sequence[Segment], alive: Sequence[NDArray[np.bool_]]) -> Se
 
 def _assemble(
     ids: NDArray[np.int64],
+    numbers: NDArray[np.int64],
     vectors: NDArray[np.float32],
     lengths: NDArray[np.float32],
     hashes: NDArray[np.uint64],
@@ -114,7 +120,7 @@ def _assemble(
     terms, first = np.unique(hashes[order], return_index=True)
     starts = np.append(first, len(hashes)).astype(np.int64)
     codes, scales, residuals = quantize(vectors)
-    return Segment(ids, vectors, codes, scales, residuals, lengths, terms, starts, rows[order], counts[order])
+    return Segment(ids, numbers, vectors, codes, scales, residuals, lengths, terms, starts, rows[order], counts[order])
 
 
 def save(segment: Segment, folder: Path, stamp: str) -> None:
@@ -144,7 +150,7 @@ def load(folder: Path, stamp: str) -> Segment | None:
         return None
     sound = (
         header == _header(segment, stamp)
-        and segment.vectors.shape[0] == len(segment.lengths) == len(segment.ids)
+        and segment.vectors.shape[0] == len(segment.lengths) == len(segment.numbers) == len(segment.ids)
         and len(segment.starts) == len(segment.terms) + 1
         and len(segment.rows) == len(segment.counts) == int(segment.starts[-1])
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llamabda.adapters.sqlite.scan import candidates
 from llamabda.adapters.sqlite.segments import K1, B, Segment, merge
+
+Mask: TypeAlias = tuple[NDArray[np.bool_], ...]  # per segment (n,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,7 @@ class Shard:
 
     version: int = -1  # of the rows in SQLite that it shows
     segments: tuple[Segment, ...] = ()
-    alive: tuple[NDArray[np.bool_], ...] = ()  # per segment (n,): rows that still exist
+    alive: Mask = ()  # rows that still exist
 
     @property
     def last_id(self) -> int:
@@ -33,6 +36,11 @@ class Shard:
         """Terms in all living rows."""
         pairs = zip(self.segments, self.alive, strict=True)
         return float(sum(segment.lengths[mask].sum(dtype=np.float64) for segment, mask in pairs))
+
+    def filtered(self, numbers: NDArray[np.int64]) -> Mask:
+        """Living rows whose generation is among `numbers` (ascending)."""
+        pairs = zip(self.segments, self.alive, strict=True)
+        return tuple(mask & _contains(numbers, segment.numbers) for segment, mask in pairs)
 
     def extended(self, segment: Segment, version: int) -> Shard:
         """With new rows. Small segments are merged into their elders once they have grown to half their size."""
@@ -68,13 +76,15 @@ def document_frequency(shards: Sequence[Shard], term: int) -> int:
 
 
 def best_by_text(
-    shards: Sequence[Shard], terms: Mapping[int, bool], limit: int
+    shards: Sequence[Shard], terms: Mapping[int, bool], limit: int, wanted: Sequence[Mask] | None = None
 ) -> tuple[list[tuple[int, float]], float]:
     """BM25 with the statistics of all these shards together, in Lucene's form: idf = ln(1 + (N - n + .5) / (n + .5)).
 
     `terms` says of each whether it carries content. Returns (row id, score) pairs, best first, and the bound that no
     row can exceed: the sum of the terms' idf. A term that no row holds counts when it carries content: small
     collections lack many of the words that every question has.
+
+    `wanted`, per shard: the rows that may be returned; all living ones count in the statistics.
     """
     total = sum(shard.rows for shard in shards)
     if not total:
@@ -85,8 +95,8 @@ def best_by_text(
         term: float(np.log1p((total - n + 0.5) / (n + 0.5))) for term, n in frequencies.items() if n or terms[term]
     }
     found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
-    for shard in shards:
-        for segment, mask in zip(shard.segments, shard.alive, strict=True):
+    for shard, masks in zip(shards, wanted or [shard.alive for shard in shards], strict=True):
+        for segment, mask in zip(shard.segments, masks, strict=True):
             scores = np.zeros(len(segment), np.float32)
             norms = K1 * (1 - B + B * segment.lengths / np.float32(average))
             for term, weight in weights.items():
@@ -99,15 +109,14 @@ def best_by_text(
     return _best(found, limit), sum(weights.values())
 
 
-def best_by_vector(shards: Sequence[Shard], vector: NDArray[np.float32], limit: int) -> list[tuple[int, float]]:
-    """(row id, cosine) pairs, best first; the same as if every vector were compared."""
+def best_by_vector(
+    shards: Sequence[Shard], vector: NDArray[np.float32], limit: int, wanted: Sequence[Mask] | None = None
+) -> list[tuple[int, float]]:
+    """(row id, cosine) pairs, best first; the same as if every vector were compared. `wanted` as in `best_by_text`."""
     found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
-    for shard in shards:
-        for segment, mask in zip(shard.segments, shard.alive, strict=True):
-            dead = len(mask) - int(mask.sum())
-            # dead rows may stand among the best: as many more are asked for
-            rows = candidates(vector, segment.codes, segment.scales, segment.residuals, limit + dead)
-            rows = rows[mask[rows]]
+    for shard, masks in zip(shards, wanted or [shard.alive for shard in shards], strict=True):
+        for segment, mask in zip(shard.segments, masks, strict=True):
+            rows = candidates(vector, segment.codes, segment.scales, segment.residuals, limit, mask)
             found.append((segment.ids[rows], segment.vectors[rows] @ vector))
     return _best(found, limit)
 

@@ -1,4 +1,4 @@
-"""Accounts in SQLite."""
+"""Accounts and invites in SQLite."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from llamabda.adapters.sqlite.database import Database
-from llamabda.errors import Conflict
-from llamabda.types import User
+from llamabda.errors import Conflict, Forbidden
+from llamabda.types import Invite, Role, User
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS users (
@@ -16,20 +16,29 @@ CREATE TABLE IF NOT EXISTS users (
     role TEXT NOT NULL CHECK (role IN ('admin', 'member')),
     password_hash TEXT NOT NULL,
     disabled INTEGER NOT NULL,
-    created_at TEXT NOT NULL
+    created_at TEXT NOT NULL,
+    credentials INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS invites (
+    digest TEXT NOT NULL PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    role TEXT NOT NULL CHECK (role IN ('admin', 'member')),
+    created_by TEXT NOT NULL,
+    expires_at REAL NOT NULL
 ) WITHOUT ROWID
 """
-_COLUMNS = "username, tenant, role, password_hash, disabled, created_at"
+_COLUMNS = "username, tenant, role, password_hash, disabled, created_at, credentials"
 
 
 class SqliteUserStore:
-    """The UserStore port over one table; every method is one transaction."""
+    """The UserStore port over two tables; every method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         database.script(_SCHEMA)
+        database.add_columns("users", {"credentials": "INTEGER NOT NULL DEFAULT 0"})
 
-    def add(self, user: User) -> None:
+    def add(self, user: User, *, invite: str | None = None, now: float = 0.0) -> None:
         row = (
             user.username,
             user.tenant,
@@ -37,11 +46,21 @@ class SqliteUserStore:
             user.password_hash,
             user.disabled,
             user.created_at.astimezone(UTC).isoformat(),
+            user.credentials,
         )
-        # told by the row count and not by a constraint's error, which other constraints raise too
-        statement = f"INSERT INTO users ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (username) DO NOTHING"  # noqa: S608 -- constants
-        if not self._changes_one(statement, row):
-            raise Conflict(f"username {user.username!r} is taken: choose another")
+        with self._database.write() as db:
+            # told by the row count and not by a constraint's error, which other constraints raise too
+            added = db.execute(
+                f"INSERT INTO users ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (username) DO NOTHING",  # noqa: S608 -- constants
+                row,
+            ).rowcount
+            if not added:
+                raise Conflict(f"username {user.username!r} is taken: choose another")
+            if invite is None:
+                return
+            used = db.execute("DELETE FROM invites WHERE digest = ? AND expires_at > ?", (invite, now)).rowcount
+            if not used:
+                raise Forbidden("the invite is not good: it was used already, or has expired")
 
     def get(self, username: str) -> User | None:
         with self._database.read() as db:
@@ -54,10 +73,30 @@ class SqliteUserStore:
         return [_user(row) for row in rows]
 
     def set_disabled(self, username: str, disabled: bool) -> bool:
-        return self._changes_one("UPDATE users SET disabled = ? WHERE username = ?", (disabled, username))
+        with self._database.write() as db:
+            changed = db.execute(
+                "UPDATE users SET disabled = ?, credentials = credentials + ? WHERE username = ?",
+                (disabled, disabled, username),
+            ).rowcount
+            if disabled:
+                db.execute("DELETE FROM invites WHERE created_by = ?", (username,))
+            return changed == 1
 
-    def set_password_hash(self, username: str, password_hash: str) -> bool:
-        return self._changes_one("UPDATE users SET password_hash = ? WHERE username = ?", (password_hash, username))
+    def set_password_hash(self, username: str, password_hash: str, *, renew: bool = False) -> bool:
+        return self._changes_one(
+            "UPDATE users SET password_hash = ?, credentials = credentials + ? WHERE username = ?",
+            (password_hash, renew, username),
+        )
+
+    def add_invite(self, invite: Invite) -> None:
+        row = (invite.digest, invite.tenant, invite.role, invite.created_by, invite.expires_at)
+        with self._database.write() as db:
+            db.execute("INSERT INTO invites VALUES (?, ?, ?, ?, ?)", row)
+
+    def invite(self, digest: str) -> Invite | None:
+        with self._database.read() as db:
+            row = db.execute("SELECT * FROM invites WHERE digest = ?", (digest,)).fetchone()
+        return None if row is None else Invite(*row)
 
     def ping(self) -> None:
         self._database.ping()
@@ -68,12 +107,17 @@ class SqliteUserStore:
 
 
 def _user(row: tuple[object, ...]) -> User:
-    username, tenant, role, password_hash, disabled, created_at = row
+    username, tenant, role, password_hash, disabled, created_at, credentials = row
     return User(
         username=str(username),
         tenant=str(tenant),
-        role="admin" if role == "admin" else "member",
+        role=_role(role),
         password_hash=str(password_hash),
         disabled=bool(disabled),
         created_at=datetime.fromisoformat(str(created_at)),
+        credentials=int(str(credentials)),
     )
+
+
+def _role(value: object) -> Role:
+    return "admin" if value == "admin" else "member"

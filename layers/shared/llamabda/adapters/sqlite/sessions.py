@@ -1,0 +1,48 @@
+"""Refresh tokens in SQLite."""
+
+from __future__ import annotations
+
+from llamabda.adapters.sqlite.database import Database
+from llamabda.types import Session
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sessions (
+    id TEXT NOT NULL PRIMARY KEY, username TEXT NOT NULL, digest TEXT NOT NULL, expires_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sessions_of_user ON sessions (username);
+CREATE INDEX IF NOT EXISTS sessions_by_end ON sessions (expires_at)
+"""
+
+
+class SqliteSessionStore:
+    """The SessionStore port over one table; every method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.script(_SCHEMA)
+
+    def add(self, session: Session, *, now: float) -> None:
+        row = (session.id, session.username, session.digest, session.expires_at)
+        with self._database.write() as db:
+            db.execute("DELETE FROM sessions WHERE expires_at <= ?", (now,))
+            db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?)", row)
+
+    def rotate(self, session_id: str, old: str, new: str, *, expires_at: float, now: float) -> str | None:
+        with self._database.write() as db:
+            row = db.execute(
+                "UPDATE sessions SET digest = ?, expires_at = ? WHERE id = ? AND digest = ? AND expires_at > ?"
+                " RETURNING username",
+                (new, expires_at, session_id, old, now),
+            ).fetchone()
+            if row is None:
+                db.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
+                return None
+            return str(row[0])
+
+    def end(self, session_id: str, digest: str) -> None:
+        with self._database.write() as db:
+            db.execute("DELETE FROM sessions WHERE id = ? AND digest = ?", (session_id, digest))
+
+    def end_all(self, username: str) -> None:
+        with self._database.write() as db:
+            db.execute("DELETE FROM sessions WHERE username = ?", (username,))

@@ -1,0 +1,99 @@
+"""Goes on with the work in the queue: what a request had no time for, and what a process left when it ended."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from llamabda.errors import LlamabdaError
+from llamabda.ingest import Ingest
+from llamabda.types import Lease
+
+log = logging.getLogger("llamabda.worker")
+
+LEASE_SECONDS = 60.0  # after a crash the work is taken again this much later
+BATCH = 16  # documents taken together: small ones share a batch of chunks
+POLL_SECONDS = 1.0
+MAX_ATTEMPTS = 5
+BACKOFF = (5.0, 20.0, 80.0, 320.0)  # seconds before each further attempt
+
+
+@dataclass(slots=True)
+class Worker:
+    """One thread that works until it is told to stop. Several may share a queue."""
+
+    ingest: Callable[[], Ingest]
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float) -> bool:
+        """Ends after the batch that is under way; True when it has. What is left stays in the queue."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._thread is None or not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                worked = self.once()
+            except LlamabdaError as exc:
+                log.warning("the queue cannot be worked on now: %s", exc.message)
+                worked = 0
+            if not worked:
+                self._stop.wait(POLL_SECONDS)
+
+    def once(self) -> int:
+        """Takes what is due and works on it; returns how many documents that were."""
+        ingest = self.ingest()
+        leases = {lease.key: lease for lease in ingest.queue.take(limit=BATCH, seconds=LEASE_SECONDS)}
+        for lease in leases.values():
+            if lease.attempts > MAX_ATTEMPTS:
+                self._give_up(ingest, lease, f"given up after {MAX_ATTEMPTS} attempts; the last one did not end")
+        keys = [key for key, lease in leases.items() if lease.attempts <= MAX_ATTEMPTS]
+        try:
+            for outcome in ingest.work(keys, alive=_Extending(ingest, list(leases.values()))):
+                lease = leases.pop(outcome.key)
+                if not outcome.again:
+                    ingest.queue.done(lease)
+                elif lease.attempts >= MAX_ATTEMPTS:
+                    self._give_up(ingest, lease, f"given up after {MAX_ATTEMPTS} attempts: {outcome.trained.error}")
+                else:
+                    log.info(
+                        "attempt %d at %r did not succeed: %s",
+                        lease.attempts,
+                        outcome.key.doc_id,
+                        outcome.trained.error,
+                    )
+                    ingest.queue.retry(lease, delay=BACKOFF[lease.attempts - 1])
+        except Exception:
+            # the border of the thread: a defect must not end it; the lease runs out and the work is tried again
+            log.exception("unexpected failure while working on the queue")
+        ingest.sweep()
+        return len(keys)
+
+    @staticmethod
+    def _give_up(ingest: Ingest, lease: Lease, why: str) -> None:
+        ingest.catalog.fail(lease.key, why)
+        ingest.queue.done(lease)
+
+
+class _Extending:
+    """Keeps leases while the work on them goes on."""
+
+    def __init__(self, ingest: Ingest, leases: Sequence[Lease]) -> None:
+        self._ingest = ingest
+        self._leases = leases
+        self._at = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._at > LEASE_SECONDS / 4:
+            self._at = time.monotonic()
+            self._ingest.queue.extend(self._leases, seconds=LEASE_SECONDS)

@@ -1,0 +1,64 @@
+"""What every AttemptStore does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from llamabda.adapters.sqlite.attempts import SqliteAttemptStore
+from llamabda.adapters.sqlite.database import Database
+from llamabda.ports import AttemptStore
+
+MAKERS: dict[str, Callable[[Path], AttemptStore]] = {
+    "sqlite": lambda folder: SqliteAttemptStore(Database(folder / "users.db")),
+}
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture(params=MAKERS)
+def store(request, tmp_path) -> AttemptStore:
+    return MAKERS[request.param](tmp_path)
+
+
+def take(store: AttemptStore, key: str = "k", *, at: float = 0.0, limit: int = 3, window: float = 60.0) -> float:
+    return store.take(key, limit=limit, window=window, now=NOW + at)
+
+
+def test_beyond_the_limit_it_tells_how_long_to_wait(store):
+    assert [take(store, at=at) for at in (0, 10, 20)] == [0.0, 0.0, 0.0]
+    assert take(store, at=30) == pytest.approx(30)
+    assert take(store, "another") == 0.0
+
+
+def test_refused_attempts_do_not_count(store):
+    for at in (0, 10, 20, 30, 40, 50):
+        take(store, at=at)
+    assert take(store, at=60.5) == 0.0
+    assert take(store, at=60.6) == pytest.approx(9.4)
+
+
+def test_the_window_slides_so_that_no_window_ever_holds_more(store):
+    allowed = [at for at in range(0, 300, 5) if take(store, at=at) == 0.0]
+    assert all(sum(start < at <= start + 60 for at in allowed) <= 3 for start in range(-60, 300))
+    assert len(allowed) == 15
+
+
+def test_what_is_given_back_or_forgotten_does_not_count(store):
+    for at in (0, 1, 2):
+        take(store, at=at)
+    store.give_back("k")
+    assert take(store, at=3) == 0.0
+    assert take(store, at=4) > 0
+    store.forget("k")
+    assert [take(store, at=5) for _ in range(3)] == [0.0, 0.0, 0.0]
+    store.forget("unknown")
+    store.give_back("unknown")
+
+
+def test_of_two_hundred_at_once_no_more_than_the_limit_are_counted(store):
+    with ThreadPoolExecutor(20) as pool:
+        found = list(pool.map(lambda _: take(store, limit=10), range(200)))
+    assert found.count(0.0) == 10

@@ -1,0 +1,74 @@
+"""What every SessionStore does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from llamabda.adapters.sqlite.database import Database
+from llamabda.adapters.sqlite.sessions import SqliteSessionStore
+from llamabda.ports import SessionStore
+from llamabda.types import Session
+
+MAKERS: dict[str, Callable[[Path], SessionStore]] = {
+    "sqlite": lambda folder: SqliteSessionStore(Database(folder / "users.db")),
+}
+NOW = 1_800_000_000.0
+LATER = NOW + 1_000
+
+
+@pytest.fixture(params=MAKERS)
+def store(request, tmp_path) -> SessionStore:
+    return MAKERS[request.param](tmp_path)
+
+
+def test_a_session_goes_on_with_each_new_token(store):
+    store.add(Session("s", "alice", "one", LATER), now=NOW)
+    assert store.rotate("s", "one", "two", expires_at=LATER, now=NOW) == "alice"
+    assert store.rotate("s", "two", "three", expires_at=LATER, now=NOW) == "alice"
+
+
+def test_a_token_that_is_used_twice_ends_its_session_and_no_other(store):
+    store.add(Session("s", "alice", "one", LATER), now=NOW)
+    store.add(Session("other", "alice", "x", LATER), now=NOW)
+    assert store.rotate("s", "one", "two", expires_at=LATER, now=NOW) == "alice"
+    assert store.rotate("s", "one", "stolen", expires_at=LATER, now=NOW) is None
+    assert store.rotate("s", "two", "three", expires_at=LATER, now=NOW) is None
+    assert store.rotate("other", "x", "y", expires_at=LATER, now=NOW) == "alice"
+
+
+def test_an_unknown_session_is_nobodys(store):
+    assert store.rotate("s", "one", "two", expires_at=LATER, now=NOW) is None
+
+
+def test_a_token_expires_and_its_successor_does_so_later(store):
+    store.add(Session("s", "alice", "one", NOW + 10), now=NOW)
+    assert store.rotate("s", "one", "two", expires_at=NOW + 20, now=NOW + 9) == "alice"
+    assert store.rotate("s", "two", "three", expires_at=NOW + 40, now=NOW + 20) is None
+
+
+def test_only_the_newest_token_can_end_a_session(store):
+    store.add(Session("s", "alice", "one", LATER), now=NOW)
+    store.end("s", "wrong")
+    store.end("nothing", "one")
+    assert store.rotate("s", "one", "two", expires_at=LATER, now=NOW) == "alice"
+    store.end("s", "two")
+    assert store.rotate("s", "two", "three", expires_at=LATER, now=NOW) is None
+
+
+def test_all_sessions_of_a_user_end_together(store):
+    for name, user in (("a", "alice"), ("b", "alice"), ("c", "bob")):
+        store.add(Session(name, user, "one", LATER), now=NOW)
+    store.end_all("alice")
+    alive = [n for n in "abc" if store.rotate(n, "one", "two", expires_at=LATER, now=NOW)]
+    assert alive == ["c"]
+
+
+def test_of_a_hundred_uses_at_once_one_succeeds(store):
+    store.add(Session("s", "alice", "one", LATER), now=NOW)
+    with ThreadPoolExecutor(20) as pool:
+        found = list(pool.map(lambda n: store.rotate("s", "one", f"two-{n}", expires_at=LATER, now=NOW), range(100)))
+    assert sorted(filter(None, found)) == ["alice"]
