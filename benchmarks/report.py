@@ -53,10 +53,10 @@ def quantity(value: float | None, unit: str) -> str:
     if value is None:
         return ABSENT
     if value == 0:
-        return f"0 {unit}"
+        return f"0 {unit}".rstrip()
     size = abs(value)
     digits = next((n for n, edge in ((0, 99.95), (1, 9.995), (2, 0.9995)) if size >= edge), 3)
-    return f"{value:,.{digits}f} {unit}"
+    return f"{value:,.{digits}f} {unit}".rstrip()
 
 
 def as_json(report: Report) -> str:

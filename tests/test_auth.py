@@ -17,9 +17,18 @@ from llamabda.adapters.sqlite.attempts import SqliteAttemptStore
 from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.sessions import SqliteSessionStore
 from llamabda.adapters.sqlite.users import SqliteUserStore
-from llamabda.auth import Auth, Tokens, new_tenant
+from llamabda.auth import Auth, Limits, Tokens, new_tenant
 from llamabda.credentials import canonical_username
-from llamabda.errors import Conflict, DependencyFailed, InvalidInput, LlamabdaError, NotFound, Unauthorized
+from llamabda.errors import (
+    Conflict,
+    DependencyFailed,
+    Forbidden,
+    InvalidInput,
+    LlamabdaError,
+    NotFound,
+    TooManyRequests,
+    Unauthorized,
+)
 from llamabda.tokens import TENANT, TokenVerifier
 
 NOW = 1_800_000_000.75
@@ -296,3 +305,65 @@ def test_new_tenants_are_well_formed_and_distinct():
     tenants = {new_tenant() for _ in range(200)}
     assert len(tenants) == 200
     assert all(TENANT.fullmatch(tenant) for tenant in tenants)
+
+
+class During(Argon2Hasher):
+    """Something happens while a password is being looked at."""
+
+    def __init__(self, happens) -> None:
+        super().__init__()
+        self.happens = happens
+        self.old = False
+
+    def verify(self, password: str, password_hash: str | None) -> bool:
+        right = super().verify(password, password_hash)
+        happens, self.happens = self.happens, lambda: None
+        happens()
+        return right
+
+    def outdated(self, password_hash: str) -> bool:
+        return self.old
+
+
+def test_a_login_that_a_new_password_overtakes_leaves_no_session(auth: Auth):
+    auth.register("alice", SECRET)
+    during = During(lambda: auth.set_password("alice", "another-secret"))
+    tokens = replace(auth, hasher=during).login("alice", SECRET)
+    assert isinstance(failure(auth.refresh, tokens.refresh), Unauthorized)
+
+
+def test_disabling_in_the_middle_of_a_login_leaves_no_session(auth: Auth):
+    auth.register("alice", SECRET)
+
+    def disabled_and_enabled():
+        auth.set_disabled("alice", True)
+        auth.set_disabled("alice", False)
+
+    tokens = replace(auth, hasher=During(disabled_and_enabled)).login("alice", SECRET)
+    assert isinstance(failure(auth.refresh, tokens.refresh), Unauthorized)
+
+
+def test_renewing_a_hash_never_brings_an_old_password_back(auth: Auth):
+    auth.register("alice", SECRET)
+    during = During(lambda: auth.set_password("alice", "another-secret"))
+    during.old = True
+    replace(auth, hasher=during).login("alice", SECRET)
+    assert isinstance(failure(auth.login, "alice", SECRET), Unauthorized)
+    assert auth.login("alice", "another-secret").access
+
+
+def test_a_disabled_admin_cannot_invite(auth: Auth):
+    before = auth.register("alice", SECRET)
+    auth.set_disabled("alice", True)
+    assert isinstance(failure(auth.new_invite, before), Forbidden)
+
+
+def test_an_address_that_may_not_guess_uses_up_nobodys_guesses(auth: Auth):
+    auth.register("alice", SECRET)
+    limited = replace(auth, limits=Limits(account=2, address=1))
+    with pytest.raises(Unauthorized):
+        limited.login("bob", "wrong-password", address="192.0.2.1")
+    for _ in range(5):
+        with pytest.raises(TooManyRequests, match="address"):
+            limited.login("alice", "wrong-password", address="192.0.2.1")
+    assert limited.login("alice", SECRET, address="192.0.2.2").access

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from llamabda.adapters.sqlite.queue import SqliteQueue
 from llamabda.chunking import Chunking
-from llamabda.errors import DependencyFailed, InvalidInput
+from llamabda.errors import DependencyFailed, InvalidInput, ModelError
 from llamabda.types import Deadline, GenerationKey, NewDocument
 from llamabda.worker import BACKOFF, MAX_ATTEMPTS, Worker
 from tests.crash_child import LengthEmbedder, open_ingest
@@ -271,3 +272,56 @@ def test_a_process_that_is_killed_loses_nothing(tmp_path):
     while done < 5:
         done += worker.once()
     assert [state(ingest, f"{n}") for n in range(5)] == ["ready"] * 5
+
+
+def test_one_that_breaks_the_worker_takes_nobody_with_it(ingest, clock):
+    class Poisoned(LengthEmbedder):
+        def embed_documents(self, texts):
+            if any("poison" in text for text in texts):
+                raise ZeroDivisionError
+            return super().embed_documents(texts)
+
+    ingest = replace(ingest, embedder=Poisoned)
+    documents = [NewDocument("a", "Fine."), NewDocument("b", "This is poison."), NewDocument("c", "Fine, too.")]
+    ingest.accept("t", documents, chunking=SMALL)
+    worker = Worker(lambda: ingest)
+    for _ in range(4 * MAX_ATTEMPTS):
+        worker.once()
+        clock.now += 61
+    assert [state(ingest, name) for name in "abc"] == ["ready", "failed", "ready"]
+
+
+def test_without_an_embedder_the_work_waits_and_is_not_counted_against(ingest, clock):
+    ingest.accept("t", [NewDocument("doc", body("x"))], chunking=SMALL)
+
+    def missing():
+        raise ModelError("it cannot be had")
+
+    for _ in range(2 * MAX_ATTEMPTS):
+        with pytest.raises(ModelError):
+            Worker(lambda: replace(ingest, embedder=missing)).once()
+        clock.now += 1_000
+    assert state(ingest) == "queued"
+    Worker(lambda: ingest).once()
+    assert state(ingest) == "ready"
+
+
+def test_two_who_do_the_same_work_leave_one_whole_version(ingest, clock):
+    """A laptop that sleeps in the middle of a request: its work is taken by another, and then it wakes up."""
+
+    class Overtaken(LengthEmbedder):
+        once = True
+
+        def embed_documents(self, texts):
+            if Overtaken.once:
+                Overtaken.once = False
+                clock.now += 3_600
+                Worker(lambda: ingest).once()
+                assert state(ingest) == "ready"
+            return super().embed_documents(texts)
+
+    (done,) = replace(ingest, embedder=Overtaken).train("t", [NewDocument("doc", body("x"))], chunking=SMALL)
+    assert (done.state, done.generation) == ("ready", 1)
+    future = datetime.now(UTC) + timedelta(days=1)
+    assert ingest.catalog.garbage(before=future, abandoned_before=future) == []
+    assert ingest.source(["t"], "doc", None)[0] == body("x")

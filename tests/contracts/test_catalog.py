@@ -255,3 +255,66 @@ def test_of_many_threads_each_gets_its_own_generation_and_the_last_begun_wins(ca
     assert sorted(key.generation for key in keys) == list(range(1, 81))
     assert live(catalog) == 80
     assert everything(catalog) == {key for key in keys if key.generation != 80}
+
+
+# -- two who have the same piece of work, and work that lay about for long
+
+
+def test_committing_again_leaves_it_live(catalog):
+    key = begin(catalog)
+    assert commit(catalog, key)
+    assert commit(catalog, key)
+    assert live(catalog) == 1
+    assert everything(catalog) == set()
+    with_sequencer = begin(catalog, "s", sequencer="1")
+    assert commit(catalog, with_sequencer, sequencer="1")
+    assert commit(catalog, with_sequencer, sequencer="1")
+    assert everything(catalog) == set()
+
+
+def test_what_is_live_can_neither_fail_nor_be_queued_nor_be_unchanged(catalog):
+    key = begin(catalog)
+    commit(catalog, key)
+    catalog.fail(key, "too late")
+    catalog.requeue(key, "too late")
+    catalog.unchanged(key, 1)
+    document = catalog.get("t", "d")
+    assert (document.state, document.error, document.generation) == ("ready", None, 1)
+    assert everything(catalog) == set()
+
+
+def test_what_has_failed_is_not_queued_again(catalog):
+    key = begin(catalog)
+    catalog.fail(key, "no")
+    catalog.requeue(key, "later")
+    assert (catalog.get("t", "d").state, catalog.get("t", "d").error) == ("failed", "no")
+
+
+def test_saying_the_old_again_overtakes_what_was_said_in_between(catalog):
+    commit(catalog, begin(catalog))
+    between = begin(catalog, state="queued", instructions="{}")
+    latest = begin(catalog, state="queued", instructions="{}")
+    assert catalog.unchanged(latest, 1)
+    assert catalog.start(between) is None
+    assert not commit(catalog, between)
+    assert (live(catalog), catalog.get("t", "d").state) == (1, "ready")
+    assert everything(catalog) == {between, latest}
+
+
+def test_work_with_instructions_is_not_given_up_after_an_hour(catalog):
+    queued, plain = begin(catalog, "a", instructions="{}"), begin(catalog, "b")
+    assert catalog.start(queued) is not None
+    now = datetime.now(UTC) + timedelta(seconds=5)
+    catalog.garbage(before=now, abandoned_before=now)
+    assert [catalog.get("t", name).state for name in "ab"] == ["processing", "failed"]
+    assert commit(catalog, queued)
+    assert not commit(catalog, plain)
+
+
+def test_what_is_committed_after_it_was_swept_is_garbage_again(catalog):
+    key = begin(catalog)
+    catalog.fail(key, "given up")
+    catalog.swept([key])
+    assert everything(catalog) == set()
+    assert not commit(catalog, key)
+    assert everything(catalog) == {key}

@@ -131,3 +131,15 @@ def test_many_workers_share_the_work_without_doing_any_twice(queue):
     with ThreadPoolExecutor(10) as pool:
         found = [name for part in pool.map(lambda _: taken(queue, limit=3), range(60)) for name in part]
     assert sorted(found, key=int) == [f"{n}" for n in range(100)]
+
+
+def test_what_came_back_comes_alone_and_after_what_is_new(queue, clock):
+    keys = [key("a"), key("b"), key("c")]
+    queue.put(keys[:2])
+    assert len(queue.take(limit=10, seconds=60)) == 2
+    clock.now += 61
+    queue.put(keys[2:3])
+    assert [lease.key for lease in queue.take(limit=10, seconds=60)] == keys[2:3]
+    assert [lease.key for lease in queue.take(limit=10, seconds=60)] == keys[:1]
+    assert [lease.key for lease in queue.take(limit=10, seconds=60)] == keys[1:2]
+    assert queue.take(limit=10, seconds=60) == []

@@ -27,17 +27,17 @@ def store(request, tmp_path) -> SessionStore:
 
 def test_a_session_goes_on_with_each_new_token(store):
     store.add(Session("s", "alice", "one", LATER), now=NOW)
-    assert store.rotate("s", "one", "two", expires_at=LATER, now=NOW) == "alice"
-    assert store.rotate("s", "two", "three", expires_at=LATER, now=NOW) == "alice"
+    assert store.rotate("s", "one", "two", expires_at=LATER, now=NOW).username == "alice"
+    assert store.rotate("s", "two", "three", expires_at=LATER, now=NOW).username == "alice"
 
 
 def test_a_token_that_is_used_twice_ends_its_session_and_no_other(store):
     store.add(Session("s", "alice", "one", LATER), now=NOW)
     store.add(Session("other", "alice", "x", LATER), now=NOW)
-    assert store.rotate("s", "one", "two", expires_at=LATER, now=NOW) == "alice"
+    assert store.rotate("s", "one", "two", expires_at=LATER, now=NOW).username == "alice"
     assert store.rotate("s", "one", "stolen", expires_at=LATER, now=NOW) is None
     assert store.rotate("s", "two", "three", expires_at=LATER, now=NOW) is None
-    assert store.rotate("other", "x", "y", expires_at=LATER, now=NOW) == "alice"
+    assert store.rotate("other", "x", "y", expires_at=LATER, now=NOW).username == "alice"
 
 
 def test_an_unknown_session_is_nobodys(store):
@@ -46,7 +46,7 @@ def test_an_unknown_session_is_nobodys(store):
 
 def test_a_token_expires_and_its_successor_does_so_later(store):
     store.add(Session("s", "alice", "one", NOW + 10), now=NOW)
-    assert store.rotate("s", "one", "two", expires_at=NOW + 20, now=NOW + 9) == "alice"
+    assert store.rotate("s", "one", "two", expires_at=NOW + 20, now=NOW + 9).username == "alice"
     assert store.rotate("s", "two", "three", expires_at=NOW + 40, now=NOW + 20) is None
 
 
@@ -54,7 +54,7 @@ def test_only_the_newest_token_can_end_a_session(store):
     store.add(Session("s", "alice", "one", LATER), now=NOW)
     store.end("s", "wrong")
     store.end("nothing", "one")
-    assert store.rotate("s", "one", "two", expires_at=LATER, now=NOW) == "alice"
+    assert store.rotate("s", "one", "two", expires_at=LATER, now=NOW).username == "alice"
     store.end("s", "two")
     assert store.rotate("s", "two", "three", expires_at=LATER, now=NOW) is None
 
@@ -71,4 +71,10 @@ def test_of_a_hundred_uses_at_once_one_succeeds(store):
     store.add(Session("s", "alice", "one", LATER), now=NOW)
     with ThreadPoolExecutor(20) as pool:
         found = list(pool.map(lambda n: store.rotate("s", "one", f"two-{n}", expires_at=LATER, now=NOW), range(100)))
-    assert sorted(filter(None, found)) == ["alice"]
+    assert [session.username for session in found if session is not None] == ["alice"]
+
+
+def test_a_session_keeps_the_credentials_that_it_began_with(store):
+    store.add(Session("s", "alice", "one", LATER, credentials=3), now=NOW)
+    for old, new in (("one", "two"), ("two", "three")):
+        assert store.rotate("s", old, new, expires_at=LATER, now=NOW) == Session("s", "alice", new, LATER, 3)

@@ -54,7 +54,7 @@ ALICE = User(
     disabled=False,
     created_at=datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC),
 )
-INVITE = Invite(digest="d" * 64, tenant=ALICE.tenant, role="member", created_by="alice", expires_at=2_000.0)
+INVITE = Invite(digest="d" * 64, tenant=ALICE.tenant, role="member", created_by="", expires_at=2_000.0)
 
 
 @pytest.mark.parametrize(
@@ -223,3 +223,18 @@ def test_of_many_threads_that_add_one_name_exactly_one_wins(store: UserStore, pl
             found = store.get(name)
             assert found is not None
             assert found.password_hash == str(number)
+
+
+def test_who_is_disabled_or_gone_cannot_invite(store: UserStore):
+    store.add(replace(ALICE, disabled=True))
+    for name in ("alice", "nobody"):
+        with pytest.raises(Forbidden):
+            store.add_invite(replace(INVITE, created_by=name))
+    assert store.invite(INVITE.digest) is None
+
+
+def test_a_hash_is_replaced_only_where_it_is_the_expected_one(store: UserStore):
+    store.add(ALICE)
+    assert not store.set_password_hash("alice", "mine", instead_of="another")
+    assert store.set_password_hash("alice", "mine", instead_of=ALICE.password_hash)
+    assert store.get("alice") == replace(ALICE, password_hash="mine")

@@ -194,6 +194,15 @@ def test_a_new_password_ends_what_was_open(client, alice, monkeypatch):
     assert login(client, password="another-secret")["access_token"]
 
 
+def test_a_token_that_is_newer_than_what_is_remembered_counts_at_once(client, alice):
+    assert me(client, alice.token).status_code == 200
+    wiring.auth().set_password("alice", "another-secret")
+    assert me(client, login(client, password="another-secret")["access_token"]).status_code == 200
+    wiring.auth().set_disabled("alice", True)
+    wiring.auth().set_disabled("alice", False)
+    assert me(client, login(client, password="another-secret")["access_token"]).status_code == 200
+
+
 def test_the_published_documents_are_enough_to_check_a_token(client, alice):
     found = client.get("/.well-known/openid-configuration").json()
     assert found["jwks_uri"] == found["issuer"] + "/.well-known/jwks.json"

@@ -34,6 +34,8 @@ class Accounts:
         """Unauthorized when the account is gone or disabled, or its credentials were renewed after the token was made;
         at most `keep` seconds late."""
         user = self._get(principal.username)
+        if user is None or not _fits(user, principal):
+            user = self._get(principal.username, again=True)  # what is remembered may be older than the token
         if user is None or user.tenant != principal.tenant:
             raise Unauthorized("the account of this token is gone")
         if user.disabled:
@@ -41,10 +43,10 @@ class Accounts:
         if user.credentials != principal.credentials:
             raise Unauthorized("the access token was withdrawn: log in again")
 
-    def _get(self, username: str) -> User | None:
+    def _get(self, username: str, *, again: bool = False) -> User | None:
         now = self._clock()
         with self._lock:
-            found = self._known.get(username)
+            found = None if again else self._known.get(username)
         if found is not None and now - found[0] < self._keep:
             return found[1]
         user = self._users.get(username)
@@ -54,3 +56,7 @@ class Accounts:
             while len(self._known) > KNOWN_ACCOUNTS:
                 self._known.popitem(last=False)
         return user
+
+
+def _fits(user: User, principal: Principal) -> bool:
+    return not user.disabled and (user.tenant, user.credentials) == (principal.tenant, principal.credentials)

@@ -189,8 +189,9 @@ class Auth:
         """
         password = acceptable_password(password)
         name = canonical_or_none(username)
-        keys = [] if name is None else [(f"account:{_digest(name)}", self.limits.account)]
-        keys += [] if address is None else [(f"address:{network(address)}", self.limits.address)]
+        # the address first: one that may not guess any more must not use up other people's guesses
+        keys = [] if address is None else [(f"address:{network(address)}", self.limits.address)]
+        keys += [] if name is None else [(f"account:{_digest(name)}", self.limits.account)]
         for key, limit in keys:
             self._count_guess(key, limit)
         user = None if name is None else self.users.get(name)
@@ -203,10 +204,11 @@ class Auth:
             else:
                 self.attempts.give_back(key)  # only its own: else one good login would allow a hundred more guesses
         if self.hasher.outdated(user.password_hash):
-            self.users.set_password_hash(user.username, self.hasher.hash(password))
+            self.users.set_password_hash(user.username, self.hasher.hash(password), instead_of=user.password_hash)
         session_id, secret = secrets.token_urlsafe(12), secrets.token_urlsafe(32)
         now = self.clock()
-        session = Session(session_id, user.username, _digest(secret), now + self.refresh_lifetime)
+        # with the credentials that were verified: whatever renewed them meanwhile ends this session, too
+        session = Session(session_id, user.username, _digest(secret), now + self.refresh_lifetime, user.credentials)
         self.sessions.add(session, now=now)
         return Tokens(self._mint(user), self.lifetime, f"{session_id}.{secret}")
 
@@ -218,11 +220,11 @@ class Auth:
         session_id, secret = _split(token)
         fresh = secrets.token_urlsafe(32)
         now = self.clock()
-        name = self.sessions.rotate(
+        session = self.sessions.rotate(
             session_id, _digest(secret), _digest(fresh), expires_at=now + self.refresh_lifetime, now=now
         )
-        user = None if name is None else self.users.get(name)
-        if user is None or user.disabled:
+        user = None if session is None else self.users.get(session.username)
+        if session is None or user is None or user.disabled or user.credentials != session.credentials:
             raise Unauthorized(REFRESH_FAILED)
         return Tokens(self._mint(user), self.lifetime, f"{session_id}.{fresh}")
 

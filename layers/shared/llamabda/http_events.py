@@ -39,6 +39,9 @@ async def while_connected(receive: Receive, work: Callable[[], T], leave: Callab
         if not worker.done():
             await run_in_threadpool(leave)
         return await worker
+    except asyncio.CancelledError:
+        await asyncio.shield(run_in_threadpool(leave))  # the server ends
+        raise
     finally:
         watcher.cancel()
 

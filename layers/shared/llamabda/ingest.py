@@ -31,6 +31,7 @@ log = logging.getLogger("llamabda.ingest")
 GRACE = timedelta(seconds=60)  # a reader that saw a generation live may still fetch its text this much later
 ABANDONED = timedelta(hours=1)  # longer than any ingestion takes: one that began earlier has died
 BATCH_CHUNKS = 64  # chunks embedded and indexed together: bounds memory, keeps all threads busy
+TEXT_SECONDS = 30.0  # longer than storing one text takes
 HOLD_SECONDS = 30.0  # so long others leave alone what is being worked on by whoever accepted it
 TRANSIENT = (DependencyFailed, Busy, ModelError)  # what may go well another time
 
@@ -129,11 +130,12 @@ class Ingest:
             )
             if generation is None:
                 raise AssertionError("a write without a sequencer is never superseded at its beginning")
-            keys.append(GenerationKey(tenant, document.id, generation))
-        # queued before the texts are there: a crash in between is found, and told, when the work is taken
-        self.queue.put(keys, delay=delay)
-        for key, document in zip(keys, documents, strict=True):
+            key = GenerationKey(tenant, document.id, generation)
+            # queued before its text is there: a crash in between is found, and told, when the work is taken
+            self.queue.put([key], delay=max(delay, TEXT_SECONDS))
             self.texts.put(key, document.text)
+            keys.append(key)
+        self.queue.put(keys, delay=delay)
         return keys
 
     def work(

@@ -125,11 +125,15 @@ class Catalog(Protocol):
         """
 
     def requeue(self, key: GenerationKey, error: str | None) -> None:
-        """It will be tried again: its state is "queued", with what went wrong (None: nothing)."""
+        """It will be tried again: its state is "queued", with what went wrong (None: nothing).
+
+        Nothing happens when it is live or garbage.
+        """
 
     def unchanged(self, key: GenerationKey, live: int) -> bool:
         """The generation says nothing that the live one does not say: it is garbage, and the document is "ready".
 
+        So is whatever was begun in between and is still to be made: it can not go live any more.
         False, and nothing changes, when `live` is not the live generation (any more).
         """
 
@@ -145,7 +149,7 @@ class Catalog(Protocol):
         recipe: str = "",
         sequencer: str | None = None,
     ) -> bool:
-        """Makes a generation live and the former one garbage, in one write.
+        """Makes a generation live and the former one garbage, in one write. True, too, when it is live already.
 
         False, and nothing changes but that the generation is garbage, when a later generation is live already, the
         document was deleted after this generation began, the generation failed or was given up, or the sequencer is
@@ -153,7 +157,10 @@ class Catalog(Protocol):
         """
 
     def fail(self, key: GenerationKey, error: str) -> None:
-        """The ingestion ended without a result; what was live stays live. The generation is garbage."""
+        """The ingestion ended without a result; what was live stays live. The generation is garbage.
+
+        Nothing happens when it is live itself, or garbage already.
+        """
 
     def get(self, tenant: str, doc_id: str) -> Document | None: ...
 
@@ -175,7 +182,8 @@ class Catalog(Protocol):
         """Generations that stopped being live, or failed, before `before`.
 
         Those begun or last started before `abandoned_before` that neither went live nor failed are failed by this call:
-        they cannot go live any more, and are garbage from now on. What is queued is not abandoned for 15 days.
+        they cannot go live any more, and are garbage from now on. What is queued, or was begun with instructions and so
+        has its place in a queue, is not abandoned for 15 days.
         """
 
     def swept(self, keys: Iterable[GenerationKey]) -> None:
@@ -202,7 +210,10 @@ class Queue(Protocol):
         """To be taken in `delay` seconds at the earliest. Putting again what nobody has taken yet changes its time."""
 
     def take(self, *, limit: int, seconds: float) -> Sequence[Lease]:
-        """What waits longest and is due, at most `limit`. Nobody else gets it for `seconds`."""
+        """What waits longest and is due, at most `limit`. Nobody else gets it for `seconds`.
+
+        What was taken before, and came back, comes alone: it may be what ends those who work on it.
+        """
 
     def extend(self, leases: Sequence[Lease], *, seconds: float) -> None:
         """Keeps what was taken for `seconds` more, from now."""
@@ -289,10 +300,13 @@ class UserStore(Protocol):
     def set_disabled(self, username: str, disabled: bool) -> bool:
         """Disabling also raises `credentials` and withdraws the invites that the user made. False: no such user."""
 
-    def set_password_hash(self, username: str, password_hash: str, *, renew: bool = False) -> bool:
-        """`renew` also raises `credentials`. False: no such user."""
+    def set_password_hash(
+        self, username: str, password_hash: str, *, renew: bool = False, instead_of: str | None = None
+    ) -> bool:
+        """`renew` also raises `credentials`. False: no such user, or the hash is not `instead_of` (any more)."""
 
-    def add_invite(self, invite: Invite) -> None: ...
+    def add_invite(self, invite: Invite) -> None:
+        """Forbidden when the user who makes it is disabled or gone."""
 
     def invite(self, digest: str) -> Invite | None:
         """None: not there, or used up. It may have expired."""
@@ -307,8 +321,8 @@ class SessionStore(Protocol):
     def add(self, session: Session, *, now: float) -> None:
         """May forget sessions that had expired at `now` (epoch seconds)."""
 
-    def rotate(self, session_id: str, old: str, new: str, *, expires_at: float, now: float) -> str | None:
-        """The username, when `old` is the session's newest digest and has not expired; `new` then takes its place.
+    def rotate(self, session_id: str, old: str, new: str, *, expires_at: float, now: float) -> Session | None:
+        """The session as it is then, when `old` is its newest digest and has not expired; `new` takes its place.
 
         None: it is not, and the session is ended by the same write: somebody uses a token for the second time. Of many
         calls at once with the same `old`, one succeeds.

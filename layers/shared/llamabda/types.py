@@ -248,6 +248,7 @@ class Session:
     username: str
     digest: str
     expires_at: float  # epoch seconds
+    credentials: int = 0  # the user's when it began: when theirs is another one, the session is worth nothing
 
 
 @dataclass(frozen=True, slots=True)

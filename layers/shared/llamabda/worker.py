@@ -41,18 +41,29 @@ class Worker:
         return self._thread is None or not self._thread.is_alive()
 
     def _run(self) -> None:
+        said = ""
         while not self._stop.is_set():
+            worked, trouble = 0, ""
             try:
                 worked = self.once()
             except LlamabdaError as exc:
-                log.warning("the queue cannot be worked on now: %s", exc.message)
-                worked = 0
+                trouble = exc.message
+                if trouble != said:
+                    log.warning("the queue cannot be worked on now: %s", trouble)
+            except Exception:
+                # the border of the thread: a defect must not end it
+                log.exception("unexpected failure while looking at the queue")
+            said = trouble
             if not worked:
                 self._stop.wait(POLL_SECONDS)
 
     def once(self) -> int:
-        """Takes what is due and works on it; returns how many documents that were."""
+        """Takes what is due and works on it; returns how many documents that were.
+
+        LlamabdaError when there is no embedder: that is no fault of the work, so none is taken.
+        """
         ingest = self.ingest()
+        ingest.embedder()
         leases = {lease.key: lease for lease in ingest.queue.take(limit=BATCH, seconds=LEASE_SECONDS)}
         for lease in leases.values():
             if lease.attempts > MAX_ATTEMPTS:

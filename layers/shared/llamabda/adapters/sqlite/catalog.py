@@ -125,7 +125,8 @@ class SqliteCatalog:
 
     def requeue(self, key: GenerationKey, error: str | None) -> None:
         with self._database.write() as db:
-            _set_state(db, key, "queued", error, _now())
+            if _is_pending(db, key):
+                _set_state(db, key, "queued", error, _now())
 
     def unchanged(self, key: GenerationKey, live: int) -> bool:
         now = _now()
@@ -137,6 +138,12 @@ class SqliteCatalog:
                 (key.generation, key.generation, key.tenant, key.doc_id, live),
             ).rowcount
             if same:
+                # versions between the two, still to be made, are older than what has just been said
+                db.execute(
+                    "UPDATE generations SET dead_since = ? WHERE tenant = ? AND doc_id = ? AND generation < ?"
+                    " AND went_live = 0 AND dead_since IS NULL",
+                    (now, *_row(key)),
+                )
                 _bury(db, key, now)
             return bool(same)
 
@@ -160,6 +167,8 @@ class SqliteCatalog:
                 (key.tenant, key.doc_id),
             ).fetchone()
             live = None if row is None or row[0] is None else int(row[0])
+            if live == key.generation:
+                return True  # two had this piece of work, and the other one was first
             begun = db.execute(
                 "SELECT 1 FROM generations WHERE tenant = ? AND doc_id = ? AND generation = ? AND dead_since IS NULL",
                 _row(key),
@@ -169,6 +178,10 @@ class SqliteCatalog:
                 or begun is None  # given up as abandoned: its chunks may be gone
                 or not _may_go_live(key, sequencer, live=live, deleted_upto=int(row[1]), known=row[2])
             ):
+                db.execute(  # it may have been swept already: chunks that came later are garbage, too
+                    "INSERT OR IGNORE INTO generations (tenant, doc_id, generation, begun_at) VALUES (?, ?, ?, ?)",
+                    (*_row(key), now),
+                )
                 _bury(db, key, now)
                 return False
             # a later ingestion may be under way: then the state is its own
@@ -202,7 +215,8 @@ class SqliteCatalog:
 
     def fail(self, key: GenerationKey, error: str) -> None:
         with self._database.write() as db:
-            _failed(db, key, error, _now())
+            if _is_pending(db, key):
+                _failed(db, key, error, _now())
 
     def get(self, tenant: str, doc_id: str) -> Document | None:
         with self._database.read() as db:
@@ -279,7 +293,8 @@ class SqliteCatalog:
                 "SELECT g.tenant, g.doc_id, g.generation FROM generations g"
                 " JOIN documents d ON d.tenant = g.tenant AND d.id = g.doc_id"
                 " WHERE g.went_live = 0 AND g.dead_since IS NULL AND g.begun_at < ?"
-                " AND (d.state != 'queued' OR d.last_generation != g.generation OR g.begun_at < ?)",
+                " AND (g.begun_at < ? OR g.instructions = ''"  # with instructions it is in a queue
+                " AND (d.state != 'queued' OR d.last_generation != g.generation))",
                 (abandoned_before.timestamp(), now - _QUEUED_SECONDS),
             ).fetchall()
             for row in given_up:
@@ -323,9 +338,22 @@ def _failed(db: sqlite3.Connection, key: GenerationKey, error: str, now: float) 
     _bury(db, key, now)
 
 
+def _is_pending(db: sqlite3.Connection, key: GenerationKey) -> bool:
+    row = db.execute(
+        "SELECT 1 FROM generations WHERE tenant = ? AND doc_id = ? AND generation = ? AND went_live = 0"
+        " AND dead_since IS NULL",
+        _row(key),
+    ).fetchone()
+    return row is not None
+
+
 def _bury(db: sqlite3.Connection, key: GenerationKey, now: float) -> None:
+    """Makes a generation garbage, unless it is the one that readers see."""
     db.execute(
-        "UPDATE generations SET dead_since = ? WHERE tenant = ? AND doc_id = ? AND generation = ?", (now, *_row(key))
+        "UPDATE generations SET dead_since = ? WHERE tenant = ? AND doc_id = ? AND generation = ?"
+        " AND NOT EXISTS (SELECT 1 FROM documents d WHERE d.tenant = generations.tenant"
+        " AND d.id = generations.doc_id AND d.live_generation = generations.generation)",
+        (now, *_row(key)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which generations pass a metadata filter. Keys and values only ever reach SQL as parameters of three fixed queries."""
+"""Which generations pass a metadata filter. Keys and values reach SQL as parameters only."""
 
 from __future__ import annotations
 

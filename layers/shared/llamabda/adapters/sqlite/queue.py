@@ -42,9 +42,12 @@ class SqliteQueue:
         receipt = uuid.uuid4().hex
         with self._database.write() as db:
             rows = db.execute(
-                "SELECT id, tenant, doc_id, generation, attempts FROM queue WHERE due_at <= ? ORDER BY id LIMIT ?",
+                "SELECT id, tenant, doc_id, generation, attempts FROM queue WHERE due_at <= ?"
+                " ORDER BY attempts > 0, id LIMIT ?",
                 (now, limit),
             ).fetchall()
+            new = [row for row in rows if row[4] == 0]
+            rows = new or rows[:1]
             db.executemany(
                 "UPDATE queue SET due_at = ?, receipt = ?, attempts = attempts + 1 WHERE id = ?",
                 [(now + seconds, receipt, row[0]) for row in rows],

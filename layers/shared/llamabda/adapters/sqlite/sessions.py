@@ -20,24 +20,25 @@ class SqliteSessionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         database.script(_SCHEMA)
+        database.add_columns("sessions", {"credentials": "INTEGER NOT NULL DEFAULT 0"})
 
     def add(self, session: Session, *, now: float) -> None:
-        row = (session.id, session.username, session.digest, session.expires_at)
+        row = (session.id, session.username, session.digest, session.expires_at, session.credentials)
         with self._database.write() as db:
             db.execute("DELETE FROM sessions WHERE expires_at <= ?", (now,))
-            db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?)", row)
+            db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", row)
 
-    def rotate(self, session_id: str, old: str, new: str, *, expires_at: float, now: float) -> str | None:
+    def rotate(self, session_id: str, old: str, new: str, *, expires_at: float, now: float) -> Session | None:
         with self._database.write() as db:
             row = db.execute(
                 "UPDATE sessions SET digest = ?, expires_at = ? WHERE id = ? AND digest = ? AND expires_at > ?"
-                " RETURNING username",
+                " RETURNING username, credentials",
                 (new, expires_at, session_id, old, now),
             ).fetchone()
             if row is None:
                 db.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
                 return None
-            return str(row[0])
+            return Session(session_id, str(row[0]), new, expires_at, int(row[1]))
 
     def end(self, session_id: str, digest: str) -> None:
         with self._database.write() as db:

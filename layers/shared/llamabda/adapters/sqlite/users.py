@@ -82,16 +82,27 @@ class SqliteUserStore:
                 db.execute("DELETE FROM invites WHERE created_by = ?", (username,))
             return changed == 1
 
-    def set_password_hash(self, username: str, password_hash: str, *, renew: bool = False) -> bool:
-        return self._changes_one(
-            "UPDATE users SET password_hash = ?, credentials = credentials + ? WHERE username = ?",
-            (password_hash, renew, username),
-        )
+    def set_password_hash(
+        self, username: str, password_hash: str, *, renew: bool = False, instead_of: str | None = None
+    ) -> bool:
+        with self._database.write() as db:
+            changed = db.execute(
+                "UPDATE users SET password_hash = ?, credentials = credentials + ?"
+                " WHERE username = ? AND (? IS NULL OR password_hash = ?)",
+                (password_hash, renew, username, instead_of, instead_of),
+            ).rowcount
+            return changed == 1
 
     def add_invite(self, invite: Invite) -> None:
         row = (invite.digest, invite.tenant, invite.role, invite.created_by, invite.expires_at)
         with self._database.write() as db:
-            db.execute("INSERT INTO invites VALUES (?, ?, ?, ?, ?)", row)
+            added = db.execute(
+                "INSERT INTO invites SELECT ?, ?, ?, ?, ?"
+                " WHERE ? = '' OR EXISTS (SELECT 1 FROM users WHERE username = ? AND NOT disabled)",
+                (*row, invite.created_by, invite.created_by),
+            ).rowcount
+            if not added:
+                raise Forbidden(f"{invite.created_by} cannot invite: the account is disabled")
 
     def invite(self, digest: str) -> Invite | None:
         with self._database.read() as db:
@@ -100,10 +111,6 @@ class SqliteUserStore:
 
     def ping(self) -> None:
         self._database.ping()
-
-    def _changes_one(self, statement: str, parameters: tuple[object, ...]) -> bool:
-        with self._database.write() as db:
-            return db.execute(statement, parameters).rowcount == 1
 
 
 def _user(row: tuple[object, ...]) -> User:
