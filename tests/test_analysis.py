@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+import snowballstemmer
+
+from llamabda import analysis
 from llamabda.analysis import query_terms, tokens, words
 
 
@@ -37,3 +42,21 @@ def test_a_question_s_terms_are_distinct_and_know_whether_they_carry_content():
         "of": False,
         "whom": False,
     }
+
+
+def test_threads_that_stem_at_once_get_the_same_terms():
+    words = [f"{letter}{stem}{ending}" for letter in "bcdfgklmnprstvw" for stem in ("elat", "ounti", "inali", "oppi")
+             for ending in ("ational", "izations", "fulness", "ingly", "ed", "ement", "iveness")]  # fmt: skip
+    alone = {word: snowballstemmer.stemmer("porter").stemWord(word) for word in words}
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(5):
+            analysis._term.cache_clear()
+            with ThreadPoolExecutor(8) as pool:
+                found = pool.map(lambda n: tokens(" ".join(words[n:] + words[:n])), range(0, len(words), 10))
+            for n, terms in zip(range(0, len(words), 10), found, strict=True):
+                assert terms == [alone[word] for word in words[n:] + words[:n]]
+    finally:
+        sys.setswitchinterval(before)
+        analysis._term.cache_clear()

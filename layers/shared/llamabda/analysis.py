@@ -8,6 +8,7 @@ Portuguese collections it does as well as one stemmer per language, and nobody h
 from __future__ import annotations
 
 import re
+import threading
 import unicodedata
 from functools import lru_cache
 
@@ -16,6 +17,7 @@ import snowballstemmer
 from llamabda.language import is_function_word
 
 _WORD = re.compile(r"[^\W_]+")
+_STEMMING = threading.Lock()  # the stemmer keeps the word it works on: two threads at once would mix theirs
 _MAX_TERM = 64  # code points; what is longer is data (base64, hashes) that nobody searches for in words
 
 
@@ -41,7 +43,10 @@ def words(text: str) -> list[str]:
 @lru_cache(maxsize=200_000)
 def _term(word: str) -> str:
     plain = "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))[:_MAX_TERM]
-    return str(_stemmer().stemWord(plain)) if plain.isascii() else plain
+    if not plain.isascii():
+        return plain
+    with _STEMMING:
+        return str(_stemmer().stemWord(plain))
 
 
 @lru_cache(maxsize=1)
