@@ -240,7 +240,7 @@ def generator() -> Generator | None:
 
 
 def warm() -> None:
-    """Starts loading the models in the background, and sweeps what a former process left behind."""
+    """Starts loading the models in the background."""
     _embedder.start()
     if settings().model_path:
         _generator.start()
@@ -254,10 +254,6 @@ def _report() -> None:
                 background.wait()
         except LlamabdaError as exc:
             log.error("the %s could not be loaded: %s", name, exc.message)
-    try:
-        ingest().sweep()
-    except LlamabdaError as exc:
-        log.warning("could not sweep replaced generations: %s", exc.message)
 
 
 @Once

@@ -17,6 +17,7 @@ log = logging.getLogger("llamabda.worker")
 LEASE_SECONDS = 60.0  # after a crash the work is taken again this much later
 BATCH = 16  # documents taken together: small ones share a batch of chunks
 POLL_SECONDS = 1.0
+SWEEP_SECONDS = 60.0  # what was replaced stays for as long, anyway
 MAX_ATTEMPTS = 5
 BACKOFF = (5.0, 20.0, 80.0, 320.0)  # seconds before each further attempt
 
@@ -28,6 +29,7 @@ class Worker:
     ingest: Callable[[], Ingest]
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _sweep_at: float = 0.0  # seconds, monotonic
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
@@ -87,7 +89,9 @@ class Worker:
         except Exception:
             # the border of the thread: a defect must not end it; the lease runs out and the work is tried again
             log.exception("unexpected failure while working on the queue")
-        ingest.sweep()
+        if time.monotonic() >= self._sweep_at:
+            self._sweep_at = time.monotonic() + SWEEP_SECONDS
+            ingest.sweep()
         return len(keys)
 
     @staticmethod
