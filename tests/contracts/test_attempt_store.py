@@ -33,6 +33,14 @@ def test_beyond_the_limit_it_tells_how_long_to_wait(store):
     assert take(store, "another") == 0.0
 
 
+def test_the_wait_is_never_longer_than_the_window(store):
+    """Of two guesses the one that looked at the clock first may be counted last."""
+    assert take(store, at=0.1, limit=1, window=900.0) == 0.0
+    assert take(store, at=0.0, limit=1, window=900.0) == 900.0
+    assert all(take(store, str(n), at=n / 7, limit=1, window=900.0) == 0.0 for n in range(50))
+    assert all(take(store, str(n), at=n / 7, limit=1, window=900.0) <= 900.0 for n in range(50))
+
+
 def test_refused_attempts_do_not_count(store):
     for at in (0, 10, 20, 30, 40, 50):
         take(store, at=at)

@@ -339,7 +339,7 @@ class AttemptStore(Protocol):
 
     def take(self, key: str, *, limit: int, window: float, now: float) -> float:
         """0.0 and counted, unless there were `limit` in the last `window` seconds: then the seconds until the oldest of
-        them is forgotten. Of many calls at once no more than `limit` are counted."""
+        them is forgotten, at most `window`. Of many calls at once no more than `limit` are counted."""
 
     def give_back(self, key: str) -> None:
         """Forgets the newest."""

@@ -40,8 +40,8 @@ class Buckets:
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()  # key: (tokens, at)
 
     def take(self, key: str) -> Taken:
-        now = self._clock()
         with self._lock:
+            now = self._clock()  # not before: of two requests the later one could come first
             level, at = self._levels.get(key, (float(self.limit), now))
             level = min(float(self.limit), level + (now - at) * self._rate)
             allowed = level >= 1

@@ -25,7 +25,8 @@ class SqliteAttemptStore:
                 "SELECT at FROM attempts WHERE key = ? AND at > ? ORDER BY at DESC LIMIT ?", (key, now - window, limit)
             ).fetchall()
             if len(recent) >= limit:
-                return float(recent[-1][0]) + window - now
+                # never over the window: another's guess may have been counted after this one looked at the clock
+                return min(window, float(recent[-1][0]) + window - now)
             db.execute("INSERT INTO attempts VALUES (?, ?, ?)", (key, now, now + window))
             return 0.0
 
