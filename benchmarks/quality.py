@@ -118,7 +118,7 @@ def measured(
     small = {"limit-small", "faquad", "squad2-dev"}
     count = given.questions or (20 if given.quick else QUESTIONS)
     if "retrieval" in parts:
-        names = [name for name in RETRIEVAL if name in small or not given.quick]
+        names = given.collections or [name for name in RETRIEVAL if name in small or not given.quick]
         report["retrieval"] = [retrieval(data, name) for name in names]
     if "answers" in parts:
         report["answers"] = [answers(data, name, count, given.seed) for name in ANSWERS]
@@ -312,6 +312,7 @@ def _generator_is_there() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=("retrieval", "answers", "refusals"), help="default: all three")
+    parser.add_argument("--collections", nargs="+", choices=RETRIEVAL, help="of retrieval; default: all")
     parser.add_argument("--questions", type=int, help=f"per collection in answers; default {QUESTIONS}")
     parser.add_argument("--seed", type=int, default=1, help="of the samples")
     parser.add_argument(

