@@ -156,8 +156,8 @@ def _positive(seconds: float) -> float:
     return seconds
 
 
-class _Wire(io.RawIOBase):
-    """What http.client takes for a socket. It does not close it: that is the line's."""
+class _Wire:
+    """What http.client takes for a socket."""
 
     def __init__(self, connection: socket.socket, line: Line, deadline: Deadline) -> None:
         self._connection = connection
@@ -175,18 +175,29 @@ class _Wire(io.RawIOBase):
             self._wait()
             rest = rest[self._connection.send(rest) :]
 
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
+    def receive(self, buffer: Any) -> int:
         self._wait()
         count = self._connection.recv_into(buffer)
         if self._line.ended:
             raise Interrupted
         return count
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Received(self))
+
+    def close(self) -> None:
+        """The connection is the line's to close; http.client gives it up before the body is read."""
+
+
+class _Received(io.RawIOBase):
+    def __init__(self, wire: _Wire) -> None:
+        self._wire = wire
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._wire.receive(buffer)
 
 
 class Call:
