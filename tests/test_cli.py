@@ -16,9 +16,10 @@ from llamabda import wiring
 from llamabda.cli import main
 from llamabda.cli.console import visible
 from llamabda.errors import DependencyFailed
-from llamabda.settings import GONE
+from llamabda.settings import GONE, settings
 from tests.fakes import WordEmbedder
 from tests.http.conftest import home_at
+from tests.playing_server import PlayingServer, writes
 
 SAMPLES = Path(str(files("llamabda") / "samples"))
 
@@ -427,3 +428,47 @@ def test_a_serving_command_says_where_and_how_and_ends_cleanly(tmp_path, more_re
     assert f"Llamabda listens on {server.url}" in log
     assert f"curl {server.url}/auth/register" in log
     assert "Traceback" not in log
+
+
+@pytest.fixture
+def use_server(run, monkeypatch):
+    def use(url: str) -> None:
+        monkeypatch.setenv("GENERATOR_URL", url)
+        monkeypatch.setenv("GENERATOR_API_KEY", "hunter2")
+        settings.cache_clear()
+
+    return use
+
+
+def generator_finding(run) -> dict[str, str]:
+    code, out, err = run("doctor", "--json")
+    assert code == 0
+    assert "hunter2" not in out + err
+    (finding,) = [check for check in json.loads(out)["checks"] if check["name"] == "generator"]
+    return finding
+
+
+def test_doctor_tells_how_the_language_models_server_is(run, use_server):
+    with PlayingServer(writes("x")).running() as server:
+        use_server(server.url)
+        finding = generator_finding(run)
+        assert (finding["status"], finding["detail"]) == (
+            "ok",
+            f"a-model at {server.url}, 2048 tokens of context",
+        )
+    assert generator_finding(run)["status"] == "warn"  # nobody listens any more
+
+
+def test_doctor_warns_of_a_key_that_travels_unencrypted(run, use_server):
+    use_server("http://name.invalid/v1")
+    _, out, _ = run("doctor")
+    assert "unencrypted" in out
+    assert "hunter2" not in out
+
+
+def test_a_secret_setting_that_is_wrong_is_not_shown(run, use_server):
+    use_server("http://me:hunter2@host/v1")
+    code, out, err = run("docs", "list")
+    assert code == 2
+    assert "GENERATOR_URL: Value error, no user name or password in the address" in err
+    assert "hunter2" not in out + err

@@ -6,9 +6,10 @@ import pytest
 
 from llamabda.adapters.llama_cpp.layout import PromptLayout
 from llamabda.adapters.llama_cpp.template import PASSAGES, PLAIN, QUESTION, SYSTEM, Layout, layout
-from llamabda.adapters.llama_cpp.text import TextAssembler, is_loop
+from llamabda.adapters.llama_cpp.text import is_loop
 from llamabda.adapters.llama_cpp.waiting import Queue
 from llamabda.errors import Busy, InvalidInput, ModelError
+from llamabda.pieces import TextAssembler
 from llamabda.types import Deadline, Prompt
 
 CHATML = (

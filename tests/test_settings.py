@@ -7,7 +7,7 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from llamabda.settings import GONE, Settings, obsolete
+from llamabda.settings import GONE, Settings, obsolete, settings, unsafe
 from tests.conftest import ROOT
 
 
@@ -59,3 +59,48 @@ def test_a_setting_without_effect_is_named_with_what_replaced_it(monkeypatch, na
     assert name in warning
     assert GONE[name] in warning
     assert "secret value" not in warning
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GENERATOR_URL", "http://me:hunter2@host/v1"),
+        ("GENERATOR_URL", "host:8080?hunter2"),
+        ("GENERATOR_API_KEY", "hunter2\r\nX-Other: 1"),
+        ("GENERATOR_API_KEY", "hunter2 é"),
+    ],
+)
+def test_a_wrong_secret_is_refused_without_repeating_it(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=name.lower()) as refused:
+        Settings()
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_key_is_not_shown(monkeypatch):
+    monkeypatch.setenv("GENERATOR_API_KEY", " hunter2\n")
+    found = Settings()
+    assert found.generator_api_key.get_secret_value() == "hunter2"
+    assert "hunter2" not in f"{found!r} {found} {found.model_dump()} {found.model_dump_json()}"
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "warned"),
+    [
+        ("http://10.0.0.1/v1", "hunter2", True),
+        ("https://10.0.0.1/v1", "hunter2", False),
+        ("http://127.0.0.1/v1", "hunter2", False),
+        ("http://10.0.0.1/v1", "", False),
+        ("", "hunter2", False),
+    ],
+)
+def test_a_key_that_would_travel_unencrypted_is_warned_of(monkeypatch, url, key, warned):
+    monkeypatch.setenv("GENERATOR_URL", url)
+    monkeypatch.setenv("GENERATOR_API_KEY", key)
+    settings.cache_clear()
+    try:
+        warnings = unsafe()
+    finally:
+        settings.cache_clear()
+    assert bool(warnings) is warned
+    assert "hunter2" not in "".join(warnings)

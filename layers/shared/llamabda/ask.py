@@ -182,10 +182,12 @@ class Ask:
             except LlamabdaError:
                 if mode == "generated":
                     raise
+                if not draft.parts:
+                    generator = None  # it had no part in the answer
             finally:
                 if generation is not None:
                     generation.close()
-            reply = _finished(reply, draft, generator.name, generation, clock)
+            reply = _finished(reply, draft, generator, generation, clock)
             yield from said.more(reply.answer, reply.citations)
             yield reply
 
@@ -243,9 +245,11 @@ def _refusal(spoken: Language, clock: _Clock) -> Reply:
     return Reply(REFUSALS[spoken], False, "extractive", "stop", (), None, Usage(), clock.total())
 
 
-def _finished(extractive: Reply, draft: Draft, model: str, generation: Generation | None, clock: _Clock) -> Reply:
+def _finished(
+    extractive: Reply, draft: Draft, generator: Generator | None, generation: Generation | None, clock: _Clock
+) -> Reply:
     """The generated sentences and what of the extract they leave unsaid; the extract when none is supported."""
-    if generation is None:
+    if generation is None or generator is None:
         return replace(extractive, timings=clock.total())
     clock.lap("queue")
     written = {"prefill": generation.prefill_ms, "decode": generation.decode_ms, "check": draft.check_ms}
@@ -253,7 +257,7 @@ def _finished(extractive: Reply, draft: Draft, model: str, generation: Generatio
     clock.timings.update(written)
     usage = Usage(generation.prompt_tokens, generation.cached_tokens, generation.completion_tokens)
     finish = _FINISH.get(generation.finish_reason, "stop")
-    reply = replace(extractive, model=model, usage=usage, finish_reason=finish, timings=clock.total())
+    reply = replace(extractive, model=generator.name or None, usage=usage, finish_reason=finish, timings=clock.total())
     if not draft.parts:
         return reply
     answer, cited = citations.assemble([*draft.parts, *draft.unsaid()], draft.passages.hits)

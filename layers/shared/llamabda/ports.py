@@ -241,7 +241,8 @@ class Generator(Protocol):
     """A language model that continues a prompt."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The model's; empty while it is not known."""
 
     @property
     def context_size(self) -> int:
@@ -251,7 +252,12 @@ class Generator(Protocol):
         """Of plain text: control tokens inside it are counted as text."""
 
     def generate(self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = (), deadline: Deadline) -> Generation:
-        """Starts a completion: greedy, no sampling. Busy when the queue before the model is full."""
+        """Starts a completion: greedy, no sampling. Busy when the queue before the model is full.
+
+        InvalidInput, here or at the first piece, when the question does not fit into the context. A model elsewhere is
+        asked at the first piece: Busy when it has no time, DependencyFailed when it cannot be used; the latter at any
+        piece when the answer breaks off.
+        """
 
 
 class Generation(Protocol):

@@ -7,9 +7,10 @@ from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from llamabda.endpoint import Endpoint
 from llamabda.types import Registration
 
 # Names that other RAG services use and that mean nothing here any more, with what to use instead.
@@ -23,7 +24,9 @@ GONE = {
 class Settings(BaseSettings):
     """Read once at start. Names are upper case in the environment: `app_name` is `APP_NAME`."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     app_name: str = "Llamabda"
     debug: bool = False
@@ -53,6 +56,9 @@ class Settings(BaseSettings):
     model_path: str = "smollm2-135m-instruct"  # a GGUF file, a name from the catalogue, or "" for none: extracts only
     n_ctx: int = Field(default=2048, ge=256, le=131072)  # tokens
     max_queue: int = Field(default=4, ge=0, le=1000)  # questions that may wait for the model
+    generator_url: str = ""  # base address of an OpenAI-compatible server, which then takes the place of MODEL_PATH
+    generator_model: str = ""  # as that server names it; empty: the first that it lists
+    generator_api_key: SecretStr = SecretStr("")
 
     # limits
     rate_limit_user: int = Field(default=600, ge=0, le=1_000_000)  # requests a minute; 0: none
@@ -76,6 +82,25 @@ class Settings(BaseSettings):
             ip_network(part, strict=False)  # its message names the part
         return value
 
+    @field_validator("generator_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value.strip():
+            Endpoint.parse(value.strip())
+        return value.strip()
+
+    @field_validator("generator_api_key")
+    @classmethod
+    def _key(cls, value: SecretStr) -> SecretStr:
+        key = value.get_secret_value().strip()
+        if any(not "!" <= c <= "~" for c in key):
+            raise ValueError("a key of printable ASCII characters without spaces")
+        return SecretStr(key)
+
+    @property
+    def generator_endpoint(self) -> Endpoint | None:
+        return Endpoint.parse(self.generator_url) if self.generator_url else None
+
     @property
     def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
         return tuple(ip_network(part, strict=False) for part in _listed(self.trusted_proxies))
@@ -93,10 +118,24 @@ def _listed(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+# what is wrong in these is told without their value
+HIDDEN = frozenset(("generator_url", "generator_api_key"))
+
+
 @cache
 def settings() -> Settings:
     """The settings of this process."""
     return Settings()
+
+
+def unsafe() -> list[str]:
+    """A warning for what is set and puts a secret at risk."""
+    endpoint = settings().generator_endpoint
+    if endpoint is None or endpoint.scheme == "https" or endpoint.is_loopback:
+        return []
+    if not settings().generator_api_key.get_secret_value():
+        return []
+    return ["GENERATOR_API_KEY and every question travel unencrypted: GENERATOR_URL is http and not on this machine"]
 
 
 def obsolete() -> list[str]:

@@ -16,11 +16,12 @@ from llamabda.adapters.sqlite.database import Database
 from llamabda.background import Background, Once
 from llamabda.cpu import available_cpus
 from llamabda.errors import ConfigurationError, DependencyFailed, LlamabdaError
-from llamabda.settings import settings
+from llamabda.settings import settings, unsafe
 
 if TYPE_CHECKING:
     from llamabda.accounts import Accounts
     from llamabda.adapters.key_file import KeyFileSigner
+    from llamabda.adapters.openai import OpenAiGenerator
     from llamabda.adapters.prometheus import PrometheusMetrics
     from llamabda.admission import Admission
     from llamabda.ask import Ask
@@ -228,8 +229,28 @@ def embedder() -> Embedder:
     return model
 
 
+@Once
+def remote_generator() -> OpenAiGenerator | None:
+    """The server of GENERATOR_URL, there or not; None when none is configured."""
+    from llamabda.adapters.openai import OpenAiGenerator
+
+    endpoint = settings().generator_endpoint
+    if endpoint is None:
+        return None
+    return OpenAiGenerator(
+        endpoint,
+        model=settings().generator_model,
+        api_key=settings().generator_api_key.get_secret_value(),
+        n_ctx=settings().n_ctx,
+        max_queue=settings().max_queue,
+    )
+
+
 def generator() -> Generator | None:
     """The language model; None while it loads, when none is configured, and when it failed to load (see `checks`)."""
+    remote = remote_generator()
+    if remote is not None:
+        return remote
     if not settings().model_path:
         return None
     _generator.start()
@@ -241,16 +262,24 @@ def generator() -> Generator | None:
 
 def warm() -> None:
     """Starts loading the models in the background."""
+    for warning in unsafe():
+        log.warning("%s", warning)
     _embedder.start()
-    if settings().model_path:
+    if settings().model_path and not settings().generator_url:
         _generator.start()
     threading.Thread(target=_report, name="warm", daemon=True).start()
 
 
 def _report() -> None:
+    remote = remote_generator()
+    try:
+        if remote is not None:
+            log.info("the language model's server is %s: %s", remote.check(), remote.name)
+    except LlamabdaError as exc:
+        log.warning("answers are extracts until the language model's server can be used: %s", exc.message)
     for name, background in (("embedder", _embedder), ("generator", _generator)):
         try:
-            if name == "embedder" or settings().model_path:
+            if name == "embedder" or (settings().model_path and remote is None):
                 background.wait()
         except LlamabdaError as exc:
             log.error("the %s could not be loaded: %s", name, exc.message)
@@ -347,6 +376,9 @@ def _check_embedder() -> str:
 
 
 def _check_generator() -> str:
+    remote = remote_generator()
+    if remote is not None:
+        return remote.check()
     if not settings().model_path:
         return "none"
     _generator.start()

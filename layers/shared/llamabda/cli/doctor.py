@@ -11,14 +11,17 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from llamabda import __version__, wiring
 from llamabda.cli.console import Console
 from llamabda.cli.start import wait_for
 from llamabda.cpu import available_cpus
 from llamabda.errors import LlamabdaError, ModelError
-from llamabda.settings import obsolete, settings
+from llamabda.settings import obsolete, settings, unsafe
+
+if TYPE_CHECKING:
+    from llamabda.adapters.openai import OpenAiGenerator
 
 DEPENDENCY = 5
 ENOUGH_DISK = 1_000_000_000  # bytes: the models, their downloads, and some documents
@@ -98,6 +101,8 @@ def _versions() -> Finding:
 def _settings() -> Iterator[Finding]:
     for warning in obsolete():
         yield Finding("settings", "warn", warning, "remove it from the environment")
+    for warning in unsafe():
+        yield Finding("settings", "warn", warning, "put TLS before that server, and https into GENERATOR_URL")
     file = ".env is read" if os.path.isfile(".env") else "no .env in this folder"
     yield Finding("settings", "ok", f"{file}; home {settings().home_dir}; models in {wiring.cache_dir() / 'models'}")
 
@@ -169,6 +174,9 @@ def _embedder(console: Console) -> Finding:
 
 
 def _generator(console: Console) -> Finding:
+    remote = wiring.remote_generator()
+    if remote is not None:
+        return _server(remote)
     name = settings().model_path
     if not name:
         return Finding("generator", "ok", "none is configured: answers are extracts")
@@ -184,6 +192,19 @@ def _generator(console: Console) -> Finding:
         return "ok"
 
     return _checked("generator", f"{name} loads", loads)
+
+
+def _server(remote: OpenAiGenerator) -> Finding:
+    """Of another process: answers are extracts without it, so this is no reason to fail."""
+    where = settings().generator_url
+    try:
+        status = remote.check()
+    except LlamabdaError as error:
+        return Finding("generator", "warn", error.message, "see GENERATOR_URL in .env.example; until then, extracts")
+    detail = f"{remote.name} at {where}, {remote.context_size} tokens of context"
+    if status != "ok":
+        return Finding("generator", "warn", f"{where} is {status}", "answers are extracts meanwhile")
+    return Finding("generator", "ok", detail)
 
 
 def _extractor() -> Finding:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from llamabda.errors import ConfigurationError, InvalidInput, LlamabdaError, ModelError
-from llamabda.settings import Settings, settings
+from llamabda.settings import HIDDEN, Settings, settings
 from llamabda.types import SHARED_TENANT
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from llamabda.cli.console import Console
 
 POLL_SECONDS = 0.05
@@ -24,10 +26,15 @@ def checked_settings() -> Settings:
         return settings()
     except ValidationError as exc:
         said = "; ".join(
-            f"{'.'.join(map(str, entry['loc'])).upper()}={str(entry['input'])[:100]!r}: {entry['msg']}"
-            for entry in exc.errors()
+            f"{'.'.join(map(str, entry['loc'])).upper()}{_shown(entry)}: {entry['msg']}" for entry in exc.errors()
         )
-        raise ConfigurationError(f"a setting is wrong: {said}") from exc
+        # the cause's text has no values, but the cause itself has
+        raise ConfigurationError(f"a setting is wrong: {said}") from None
+
+
+def _shown(entry: ErrorDetails) -> str:
+    hidden = HIDDEN.intersection(map(str, entry["loc"]))
+    return "" if hidden else f"={str(entry['input'])[:100]!r}"
 
 
 def make_home() -> None:
@@ -70,6 +77,12 @@ def load_generator(console: Console) -> None:
     """Waits until the language model is there. Where it cannot be had, answers are extracts, and a note says why."""
     from llamabda import wiring
 
+    if settings().generator_url:
+        try:
+            wiring.checks()["generator"]()
+        except LlamabdaError as error:
+            console.note(f"answers are extracts until the language model's server can be used: {error.message}")
+        return
     if not settings().model_path:
         return
     try:

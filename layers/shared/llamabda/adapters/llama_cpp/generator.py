@@ -13,9 +13,10 @@ from llamabda.adapters.llama_cpp.engine import Engine
 from llamabda.adapters.llama_cpp.interrupt import Interrupt
 from llamabda.adapters.llama_cpp.layout import PromptLayout
 from llamabda.adapters.llama_cpp.template import PLAIN, Layout, layout
-from llamabda.adapters.llama_cpp.text import TextAssembler, is_loop
+from llamabda.adapters.llama_cpp.text import is_loop
 from llamabda.adapters.llama_cpp.waiting import Queue, Ticket
 from llamabda.errors import InvalidInput, ModelError
+from llamabda.pieces import TextAssembler
 from llamabda.types import Deadline, FinishReason, Prompt
 
 logger = logging.getLogger(__name__)
