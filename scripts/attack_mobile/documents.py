@@ -48,21 +48,23 @@ class _Writer:
             children = self._sources("subtechnique-of", one.id)
             parents = self._targets("subtechnique-of", one.id)
             named = self._named(one.id)
-            if mitigations:
+            if len(mitigations) == 1:
+                complete = [f"The only mitigation of {named} is {self._named(mitigations[0])}."]
+            elif mitigations:
                 complete = _sentences(
-                    f"{named} is mitigated by", f"{named} is also mitigated by", self._each(mitigations)
+                    f"The mitigations of {named} are", f"Further mitigations of {named} are", self._each(mitigations)
                 )
             else:
-                complete = [f"{named} has no mitigations in ATT&CK Mobile."]
+                complete = [f"There are no mitigations of {named} in ATT&CK Mobile."]
             kind = f"a sub-technique of {_listed(self._each(parents))}" if parents else "a technique of ATT&CK Mobile"
             facts = []
             if one.tactics:
                 noun = "tactic" if len(one.tactics) == 1 else "tactics"
-                facts.append(f"{one.id} serves the {noun} {_listed(one.tactics)}.")
+                facts.append(f"The technique serves the {noun} {_listed(one.tactics)}.")
             if one.platforms:
-                facts.append(f"{one.id} concerns the platforms {_listed(one.platforms)}.")
+                facts.append(f"It concerns the platforms {_listed(one.platforms)}.")
             if children:
-                facts += _sentences(f"{one.id} has the sub-techniques", f"{one.id} also has", self._each(children))
+                facts += _sentences("Its sub-techniques are", "They are also", self._each(children))
             text = [*complete, self._defined(one, kind), " ".join(facts)]
             metadata = {
                 "type": "technique",
