@@ -55,7 +55,7 @@ class _Writer:
                     f"The mitigations of {named} are", f"Further mitigations of {named} are", self._each(mitigations)
                 )
             else:
-                complete = [f"There are no mitigations of {named} in ATT&CK Mobile."]
+                complete = [f"There are no mitigations of {named}."]
             kind = f"a sub-technique of {_listed(self._each(parents))}" if parents else "a technique of ATT&CK Mobile"
             facts = []
             if one.tactics:

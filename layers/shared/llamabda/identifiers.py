@@ -2,7 +2,8 @@
 
 **In a question** a word is an id when letters and digits are mixed in it, with `.`, `-`, `_` or `/` between them if
 need be: T1406, T1406.001, CVE-2024-1234, INC-42, A320-200. Plain words and plain numbers are none: too much is called
-"harbour" or "7". Of "T1406/T1407" the whole and both parts are taken. Case does not count, and a dash is a hyphen.
+"harbour" or "7". Of "T1406/T1407" the whole and both parts are taken. Neither case nor accents count, and a dash is
+a hyphen.
 
 **A document** is known by
 
@@ -103,4 +104,5 @@ def _is_id(word: str) -> bool:
 
 
 def _fold(text: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_DASHES).casefold())
+    folded = unicodedata.normalize("NFKC", text).translate(_DASHES).casefold()
+    return "".join(c for c in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(c))
