@@ -67,11 +67,13 @@ class Bundle:
 def read(data: bytes, *, name: str) -> Bundle:
     """BundleError, naming what and where, when this is no STIX bundle of ATT&CK Mobile."""
     try:
-        whole = json.loads(data)
+        whole = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as exc:
         raise BundleError(f"{name} is not JSON: it is not text in UTF-8 (byte {exc.start})") from exc
     except json.JSONDecodeError as exc:
         raise BundleError(f"{name} is not JSON: {exc.msg} in line {exc.lineno}, column {exc.colno}") from exc
+    except ValueError as exc:  # a number of thousands of digits
+        raise BundleError(f"{name} cannot be read as JSON: {exc}") from exc
     except RecursionError as exc:
         raise BundleError(f"{name} is nested too deeply to be a STIX bundle") from exc
     if not isinstance(whole, dict):
