@@ -147,7 +147,10 @@ def test_the_token_is_sent_to_the_api_and_nowhere_else(told):
     told.replies = [(307, {"Location": f"{told.url}/elsewhere"}, {})]
     with pytest.raises(ApiError, match="the token will not be sent"):
         Waits().upload(told.url).send(SOME)
-    assert [path for _, path, _, _ in told.requests] == ["/training/train"]
+    told.replies = [(302, {"Location": f"{told.url}/elsewhere"}, {})]
+    with pytest.raises(ApiError, match="the token will not be sent"):
+        list(Waits().api(told.url).documents())
+    assert [path for _, path, _, _ in told.requests] == ["/training/train", "/documents?limit=200"]
     assert told.requests[0][2]["Authorization"] == f"Bearer {TOKEN}"
 
 
