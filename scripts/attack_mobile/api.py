@@ -10,8 +10,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from email.message import Message
 from email.utils import parsedate_to_datetime
+from http.client import HTTPMessage
 from ipaddress import ip_address
 from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -48,7 +48,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """The token goes to the address that was given and nowhere else."""
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> None:
         return None
 

@@ -94,7 +94,7 @@ class _Reader:
     def bundle(self, objects: list[object]) -> Bundle:
         alive = [(place, one) for place, one in self._newest(objects) if self._alive(place, one)]
         tactics = {
-            one["x_mitre_shortname"]: _line(one["name"])
+            str(one["x_mitre_shortname"]): _line(one["name"])
             for _, one in alive
             if one["type"] == "x-mitre-tactic"
             and isinstance(one.get("x_mitre_shortname"), str)

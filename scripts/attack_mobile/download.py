@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import urllib.request
 from collections.abc import Callable
-from email.message import Message
+from http.client import HTTPMessage
 from typing import IO
 
 from .progress import Progress
@@ -22,7 +22,7 @@ class DownloadError(Exception):
 
 class _StaySecure(urllib.request.HTTPRedirectHandler):
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         if not newurl.startswith("https://"):
             raise DownloadError(f"{req.full_url} redirects to {newurl[:200]}, which is not https")
