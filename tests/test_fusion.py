@@ -85,3 +85,12 @@ def test_scores_stay_within_bounds_and_no_chunk_comes_twice(
 def test_a_cosine_above_the_background_lies_between_zero_and_one(cosine: float, background: float) -> None:
     assert 0 <= above(cosine, background) <= 1
     assert (above(cosine, background) > 0) == (cosine > background) or above(cosine, background) == 0
+
+
+def test_scores_of_a_narrower_search_are_measured_by_the_whole() -> None:
+    everything, some = matches(10.0, a=4.0, b=2.0), matches(10.0, b=2.0)
+    of_all = fuse(everything, nearest(a=0.9, b=0.5), background=0.1, limit=5)
+    of_some = fuse(some, nearest(b=0.5), background=0.1, limit=5, whole=everything)
+    assert of_some == [h for h in of_all if h.chunk.doc_id == "b"]
+    changed = fuse(matches(10.0, b=8.0), [], background=0.1, limit=5, weights=Weights(1, 0), whole=everything)
+    assert changed[0].score <= 1  # the collection changed between the two searches

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from llamabda.claims import Text
-from llamabda.support import RELEVANCE_BOUND, SHORT_EXTRACT, Sentence, answerable, extract, rank, relevance
+from llamabda.support import RELEVANCE_BOUND, SHORT_EXTRACT, Sentence, answerable, extract, named, rank, relevance
 from llamabda.types import Hit
 from tests.ask_fakes import chunk
 
@@ -70,3 +72,25 @@ def test_what_has_nothing_to_do_with_the_question_is_refused() -> None:
     assert not answerable([hit(text=0.1, cosine=0.3)], background=0.0)
     assert not answerable([hit(text=1.0, cosine=(RELEVANCE_BOUND - 0.31) / 0.7)], background=0.0)
     assert answerable([hit(text=1.0, cosine=(RELEVANCE_BOUND - 0.29) / 0.7)], background=0.0)
+
+
+def test_a_document_that_is_what_the_question_names_may_hold_the_answer() -> None:
+    assert answerable([hit(), replace(hit(), named=2)], background=0.0)
+
+
+def test_a_reference_to_what_the_question_names_counts_as_words_in_full() -> None:
+    referring = replace(hit(cosine=(RELEVANCE_BOUND - 0.29) / 0.7), named=1)
+    assert relevance([referring], background=0.0) == pytest.approx(0.3 + RELEVANCE_BOUND - 0.29)
+    assert answerable([referring], background=0.0)
+    assert not answerable([replace(referring, cosine=(RELEVANCE_BOUND - 0.31) / 0.7)], background=0.0)
+
+
+@pytest.mark.parametrize(("levels", "read"), [((0, 0, 0), (0, 1, 2)), ((0, 1, 1), (1, 2)), ((2, 1, 0), (0,))])
+def test_only_the_documents_that_ids_name_most_exactly_are_read(levels: tuple[int, ...], read: tuple[int, ...]) -> None:
+    hits = [replace(hit(), named=level) for level in levels]
+    candidates = [sentence(f"sentence {place}", 0.5, of=place) for place in range(3)]
+    assert tuple(s.hit for s in named(candidates, hits)) == read
+
+
+def test_no_sentences_name_nothing() -> None:
+    assert named([], []) == []

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llamabda import filters
+from llamabda import filters, identifiers
 from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.index import SqliteIndex
 from llamabda.errors import InvalidInput
@@ -280,3 +280,55 @@ def test_what_looks_like_a_query_in_a_filter_is_a_value(index):
     assert both(index, {evil: evil}) == ["evil"]
     assert both(index, {"plain": evil}) == []
     assert both(index, {"%": "%"}) == []
+
+
+# -- ids: terms that an index keeps beside those of the metadata filters
+
+
+def by_id(index: Index, wanted: filters.Filter, *tenants: str) -> list[str]:
+    """The documents with a term, by either search, which must agree."""
+    by_text = index.search_text("apple", tenants=tenants or ("t",), limit=100, filter=wanted).matches
+    by_vector = index.search_vector(unit(1), tenants=tenants or ("t",), limit=100, filter=wanted)
+    assert {m.chunk.id for m in by_text} == {m.chunk.id for m in by_vector}
+    return sorted(m.chunk.id for m in by_text)
+
+
+def test_a_document_is_found_by_its_own_id_and_by_those_it_refers_to(index):
+    add(index, tagged({"id": "T1406", "mitigation_ids": ["M1", "M2"]}, "a"), tagged({"caseId": "t1406"}, "x/M1.pdf"))
+    assert by_id(index, identifiers.own("t1406")) == ["a#1.0"]
+    assert by_id(index, identifiers.known("t1406")) == ["a#1.0", "x/M1.pdf#1.0"]
+    assert by_id(index, identifiers.own("m1")) == ["x/M1.pdf#1.0"]
+    assert by_id(index, identifiers.known("m2")) == ["a#1.0"]
+    assert by_id(index, identifiers.known("t140")) == []
+
+
+def test_an_id_never_reaches_another_tenant(index):
+    add(index, tagged({"id": "A1"}, "mine"), tagged({"id": "A1"}, "A1", tenant="u"))
+    assert by_id(index, identifiers.own("a1")) == ["mine#1.0"]
+    assert by_id(index, identifiers.known("a1"), "t", "u") == ["A1#1.0", "mine#1.0"]
+    assert by_id(index, identifiers.known("a1"), "v") == []
+
+
+def test_an_id_joins_with_filters(index):
+    add(index, tagged({"id": "A1", "year": 1}, "a"), tagged({"ref_id": "A1", "year": 2}, "b"), tagged({"year": 2}, "c"))
+    year = filters.parse({"year": 2})
+    known = identifiers.known("a1")
+    assert by_id(index, filters.And((year, known))) == ["b#1.0"]
+    assert by_id(index, filters.And((known, filters.Not(identifiers.own("a1"))))) == ["b#1.0"]
+    assert by_id(index, filters.Or((year, known))) == ["a#1.0", "b#1.0", "c#1.0"]
+
+
+def test_a_generation_has_its_own_ids_until_it_is_deleted(index):
+    old, new = tagged({"id": "A1"}, "d"), replace(tagged({"id": "B2"}, "d"), generation=2)
+    add(index, old, new)
+    assert by_id(index, identifiers.own("a1")) == ["d#1.0"]
+    assert by_id(index, identifiers.own("b2")) == ["d#2.0"]
+    index.delete([old.key])
+    assert by_id(index, identifiers.own("a1")) == []
+    assert by_id(index, identifiers.own("b2")) == ["d#2.0"]
+
+
+def test_what_a_filter_can_say_never_asks_for_an_id(index):
+    add(index, tagged({"id": "A1"}, "a"))
+    for key in ("#is:a1", "#id:a1", "is:a1"):
+        assert both(index, {key: {"$exists": True}}) == []

@@ -60,7 +60,7 @@ def read(question: str, hits: tuple[Hit, ...], embedder: Embedder, deadline: Dea
         Sentence(place, ordinal, _text(text), cosine)
         for (place, ordinal, text), cosine in zip(texts, cosines, strict=True)
     ]
-    extract = support.extract(support.rank(tokens(question), read, hits))
+    extract = support.extract(support.rank(tokens(question), support.named(read, hits), hits))
     return Passages(hits, tuple(read), vectors, asked, tuple(extract))
 
 

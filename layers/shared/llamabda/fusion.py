@@ -27,25 +27,28 @@ def fuse(
     background: float,
     limit: int,
     weights: Weights | None = None,
+    whole: TextMatches | None = None,
 ) -> list[Hit]:
     """The best `limit` chunks of both searches as hits, best first; equal scores in order of id.
 
+    `whole`: what the words find when the searches are not narrowed, for scores that compare with those of that search.
     `nearest` is taken best first. A chunk that only the words found is no nearer than the last of `nearest`; it counts
     as that near, which ranks better than counting it as unrelated.
     """
     share = weights or DEFAULT_WEIGHTS
-    whole = share.text + share.vector
-    confidence = coverage(matches)
-    best = matches.matches[0].score if matches.matches else 0.0
+    total = share.text + share.vector
+    measure = whole or matches
+    confidence = coverage(measure)
+    best = measure.matches[0].score if measure.matches else 0.0
     words = {_identity(m.chunk): m for m in matches.matches}
     cosines = {_identity(n.chunk): n for n in nearest}
     farthest = nearest[-1].score if nearest else 0.0
     hits = []
     for identity, found in {**cosines, **words}.items():
-        text = words[identity].score / best * confidence if identity in words and best > 0 else 0.0
+        text = min(1.0, words[identity].score / best) * confidence if identity in words and best > 0 else 0.0
         cosine = cosines[identity].score if identity in cosines else 0.0
         near = above(cosine if identity in cosines else farthest, background)
-        score = (share.text * text + share.vector * near) / whole
+        score = (share.text * text + share.vector * near) / total
         hits.append(Hit(found.chunk, score, text_score=text, cosine=cosine))
     hits.sort(key=lambda hit: (-hit.score, hit.chunk.tenant, hit.chunk.doc_id, hit.chunk.generation, hit.chunk.ordinal))
     return hits[:limit]

@@ -71,7 +71,8 @@ class Index(Protocol):
     ) -> TextMatches:
         """BM25 over the chunks of these tenants, with their own statistics, best first, at most `limit`.
 
-        `filter` leaves out chunks by their metadata, before the best are taken; the statistics stay those of all.
+        `filter` leaves out chunks by their metadata, before the best are taken; the statistics stay those of all. The
+        terms that filters ask for are those of `filters.terms` and `identifiers.terms`.
         """
 
     def search_vector(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from llamabda import identifiers
 from llamabda.errors import DependencyFailed
-from llamabda.filters import Filter
+from llamabda.filters import And, Filter, Or
 from llamabda.fusion import fuse
+from llamabda.lookup import named_first
 from llamabda.ports import Catalog, Embedder, Index
 from llamabda.types import Chunk, Deadline, Hit, ScoredChunk, TextMatches, Weights
 
@@ -21,6 +23,8 @@ CANDIDATES = 300  # per search, at least: cranfield still gains a little from 10
 CANDIDATES_PER_HIT = 4
 ROUNDS = 3  # searches, each wider, while hits of replaced versions take the places of live ones
 WIDER = 4
+
+_Found: TypeAlias = tuple[TextMatches, Sequence[ScoredChunk]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class Search:
     ) -> SearchResult:
         """At most `top_k` hits, fewer only when the tenants have no more that pass the filter.
 
-        DependencyFailed when the deadline passed.
+        Documents that are known by an id which stands in the question come first (`lookup.named_first`); an id that no
+        document is known by changes nothing. DependencyFailed when the deadline passed.
         """
         began = time.perf_counter()
         _in_time(deadline, "embedder")
@@ -58,11 +63,20 @@ class Search:
         embedded = time.perf_counter()
         index = self.index()
         limit = max(CANDIDATES, CANDIDATES_PER_HIT * top_k)
+        ids = identifiers.mentioned(question)
+        narrowed = _narrowed(index, ids, vector, tenants, filter) if ids else []
         hits: list[Hit] = []
         for _ in range(ROUNDS):
-            _in_time(deadline, "index")
-            matches, nearest, dropped = self._live(index, question, vector, tenants, limit, filter)
-            hits = fuse(matches, nearest, background=embedder.background, limit=top_k, weights=weights)
+            wanted = [filter, *narrowed]
+            (found, *by_id), dropped = self._live(index, question, vector, tenants, limit, wanted, deadline)
+            hits = fuse(*found, background=embedder.background, limit=top_k, weights=weights)
+            if narrowed:
+                texts, nearest = _joined(by_id, found[0].bound)
+                every = len(texts.matches) + len(nearest)
+                named = fuse(
+                    texts, nearest, background=embedder.background, limit=every, weights=weights, whole=found[0]
+                )
+                hits = named_first(ids, named, hits, limit=top_k)
             if not dropped:
                 break
             limit *= WIDER
@@ -77,22 +91,64 @@ class Search:
         vector: NDArray[np.float32],
         tenants: Sequence[str],
         limit: int,
-        filter: Filter | None,
-    ) -> tuple[TextMatches, list[ScoredChunk], bool]:
-        """Both searches without what is not live, and whether anything was not."""
-        matches = index.search_text(question, tenants=tenants, limit=limit, filter=filter)
-        nearest = index.search_vector(vector, tenants=tenants, limit=limit, filter=filter)
-        found = [*matches.matches, *nearest]
-        # asked after the searches: what went live in between is missed now and found by the next search
+        filters: Sequence[Filter | None],
+        deadline: Deadline,
+    ) -> tuple[list[_Found], bool]:
+        """Both searches for each filter without what is not live, and whether anything was not."""
+        searches: list[_Found] = []
+        for wanted in filters:
+            _in_time(deadline, "index")
+            matches = index.search_text(question, tenants=tenants, limit=limit, filter=wanted)
+            nearest = index.search_vector(vector, tenants=tenants, limit=limit, filter=wanted)
+            searches.append((matches, nearest))
+        found = [m for matches, nearest in searches for m in (*matches.matches, *nearest)]
+        # asked once, after all searches, so that of no document two versions are shown; what went live in between is
+        # missed now and found by the next search
         live = self.catalog.live({(m.chunk.tenant, m.chunk.doc_id) for m in found})
 
         def is_live(chunk: Chunk) -> bool:
             return live.get((chunk.tenant, chunk.doc_id)) == chunk.generation
 
-        kept_text = tuple(m for m in matches.matches if is_live(m.chunk))
-        kept_near = [n for n in nearest if is_live(n.chunk)]
-        dropped = len(kept_text) + len(kept_near) < len(found)
-        return TextMatches(kept_text, matches.bound), kept_near, dropped
+        kept: list[_Found] = [
+            (
+                TextMatches(tuple(m for m in matches.matches if is_live(m.chunk)), matches.bound),
+                [n for n in nearest if is_live(n.chunk)],
+            )
+            for matches, nearest in searches
+        ]
+        return kept, sum(len(matches.matches) + len(nearest) for matches, nearest in kept) < len(found)
+
+
+def _narrowed(
+    index: Index,
+    ids: Sequence[str],
+    vector: NDArray[np.float32],
+    tenants: Sequence[str],
+    filter: Filter | None,
+) -> list[Filter]:
+    """What leads to the documents that are known by one of these ids; nothing when there is none.
+
+    Each id is a search of its own, and once more for the documents that are this id: a thousand chunks that refer to
+    something must not crowd out the one that is meant.
+    """
+
+    def within(further: Filter) -> Filter:
+        return further if filter is None else And((filter, further))
+
+    anywhere = within(Or(tuple(identifiers.known(one) for one in ids)))
+    if not index.search_vector(vector, tenants=tenants, limit=1, filter=anywhere):
+        return []
+    return [within(which(one)) for one in ids for which in (identifiers.own, identifiers.known)]
+
+
+def _joined(searches: Sequence[_Found], bound: float) -> _Found:
+    """What several searches found, each chunk once, best first."""
+    texts = {(m.chunk.tenant, m.chunk.id): m for matches, _ in searches for m in matches.matches}
+    nearest = {(n.chunk.tenant, n.chunk.id): n for _, found in searches for n in found}
+    return (
+        TextMatches(tuple(sorted(texts.values(), key=lambda found: -found.score)), bound),
+        sorted(nearest.values(), key=lambda found: -found.score),
+    )
 
 
 def _in_time(deadline: Deadline, dependency: str) -> None:

@@ -44,18 +44,27 @@ class Sentence:
 
 
 def relevance(hits: Sequence[Hit], *, background: float) -> float:
-    """How much the retrieved passages have to do with the question, in [0, 1]; comparable between collections."""
+    """How much the retrieved passages have to do with the question, in [0, 1]; comparable between collections.
+
+    A document that refers to an id which stands in the question has its most telling word: words count in full.
+    """
     if not hits:
         return 0.0
-    words = max(hit.text_score for hit in hits)
+    words = max(1.0 if hit.named else hit.text_score for hit in hits)
     sense = above(max(hit.cosine for hit in hits), background)
     return 0.3 * words + 0.7 * sense
 
 
 def answerable(hits: Sequence[Hit], *, background: float) -> bool:
     """Whether the passages may hold an answer. Passages on the question's subject that lack the answer pass: words and
-    vectors cannot tell those apart."""
-    return relevance(hits, background=background) >= RELEVANCE_BOUND
+    vectors cannot tell those apart. A document that the question names by its id is on its subject."""
+    return any(hit.named > 1 for hit in hits) or relevance(hits, background=background) >= RELEVANCE_BOUND
+
+
+def named(candidates: Sequence[Sentence], hits: Sequence[Hit]) -> list[Sentence]:
+    """The sentences of the documents that the question's ids name most exactly; all of them when it names none."""
+    most = max((hits[s.hit].named for s in candidates), default=0)
+    return [s for s in candidates if hits[s.hit].named == most]
 
 
 def rank(terms: Sequence[str], candidates: Sequence[Sentence], hits: Sequence[Hit]) -> list[tuple[float, Sentence]]:

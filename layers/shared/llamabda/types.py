@@ -167,6 +167,9 @@ class Hit:
     score: float
     text_score: float = 0.0  # the text part of the fused score, in [0, 1]
     cosine: float = 0.0  # cosine of question and chunk, in [-1, 1]; 0 when the vector search did not return it
+    # How the ids in the question name the chunk's document: 2 when one is the document's own, or when it refers to all
+    # of several; 1 when it refers to one; 0 not at all.
+    named: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from llamabda import filters
+from llamabda import filters, identifiers
 from llamabda.adapters.sqlite import segments
 from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.filtering import matching
@@ -22,7 +22,7 @@ from llamabda.adapters.sqlite.shard import Mask, Shard, best_by_text, best_by_ve
 from llamabda.analysis import query_terms, tokens
 from llamabda.errors import ConfigurationError, InvalidInput
 from llamabda.filters import Filter
-from llamabda.types import Chunk, GenerationKey, ScoredChunk, TextMatches
+from llamabda.types import Chunk, GenerationKey, Metadata, ScoredChunk, TextMatches
 
 # AUTOINCREMENT: ids only grow, so "rows after the last one seen" finds exactly the new ones.
 # collections.version counts a tenant's changes, collections.removals those that took rows away.
@@ -48,6 +48,7 @@ CREATE TABLE IF NOT EXISTS metadata_terms (
 CREATE INDEX IF NOT EXISTS metadata_terms_of ON metadata_terms (number)
 """
 
+_TERMS_VERSION = "2"  # higher: documents have terms that they had not before (1: metadata filters; 2: ids)
 _KEEP_ROWS = 4096  # segments from this size on are kept as files; smaller ones are built from SQLite in a blink
 _LOAD_ROWS = 20_000  # rows read from SQLite at a time: bounds memory while a cache is rebuilt
 _COLUMNS = "c.id, g.tenant, g.doc_id, g.generation, c.ordinal, c.first, c.beyond, c.text, g.sha256, g.metadata"
@@ -72,8 +73,8 @@ class SqliteIndex:
         with database.write() as db:
             db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", [("dim", str(dim)), ("stamp", uuid.uuid4().hex)])
             meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
-            if "filters" not in meta:
-                _index_metadata(db)  # of an index that was made before there were filters
+            if meta.get("filters") != _TERMS_VERSION:
+                _index_metadata(db)  # of an index that was made when documents had fewer terms
         if meta["dim"] != str(dim):
             message = f"the index {database.path.name} holds vectors of {meta['dim']} numbers, the embedder makes {dim}"
             raise ConfigurationError(message)
@@ -252,18 +253,22 @@ def _number(db: sqlite3.Connection, chunk: Chunk) -> int:
     if added:
         db.executemany(
             "INSERT INTO metadata_terms VALUES (?, ?, ?)",
-            [(chunk.tenant, term, number) for term in filters.terms(chunk.metadata)],
+            [(chunk.tenant, term, number) for term in _terms(chunk.doc_id, chunk.metadata)],
         )
     return number
 
 
+def _terms(doc_id: str, metadata: Metadata) -> frozenset[str]:
+    return filters.terms(metadata) | identifiers.terms(doc_id, metadata)
+
+
 def _index_metadata(db: sqlite3.Connection) -> None:
-    rows = db.execute("SELECT tenant, number, metadata FROM generations").fetchall()
+    rows = db.execute("SELECT tenant, number, doc_id, metadata FROM generations").fetchall()
     db.executemany(
         "INSERT OR IGNORE INTO metadata_terms VALUES (?, ?, ?)",
-        [(tenant, term, number) for tenant, number, text in rows for term in filters.terms(json.loads(text))],
+        [(tenant, term, number) for tenant, number, doc_id, text in rows for term in _terms(doc_id, json.loads(text))],
     )
-    db.execute("INSERT INTO meta VALUES ('filters', '1')")
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('filters', ?)", (_TERMS_VERSION,))
 
 
 def _wanted(db: sqlite3.Connection, shards: Mapping[str, Shard], filter: Filter | None) -> list[Mask] | None:

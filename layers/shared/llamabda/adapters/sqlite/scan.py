@@ -40,13 +40,13 @@ def candidates(
     With v = s * c + r for a row and q = t * d + e for the question, |q.v - s * t * (c.d)| <= |q| |r| + |e| |s * c|, and
     |s * c| <= |v| + |r|, where |v| is 1.
     """
+    if np.count_nonzero(wanted) <= limit:
+        return np.flatnonzero(wanted)
     (code,), (scale,), (residual,) = quantize(vector[None])
     dots = np.asarray(simsimd.cdist(code[None], codes, "dot", out_dtype="float32")).reshape(-1)  # whole numbers < 2**24
     products = dots * (scales * scale)
     length = np.float32(np.linalg.norm(vector))
     errors = length * residuals + residual * (1 + residuals) + _SLACK
-    if np.count_nonzero(wanted) <= limit:
-        return np.flatnonzero(wanted)
     sure = np.where(wanted, products - errors, -np.inf)
     edge = np.partition(sure, len(sure) - limit)[len(sure) - limit]
     return np.flatnonzero(wanted & (products + errors >= edge))
