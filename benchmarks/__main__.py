@@ -118,7 +118,7 @@ def _plan(given: argparse.Namespace) -> Plan:
         rounds=given.rounds or (2 if given.quick else 5),
         threads=available_cpus(),
         corpus=texts,
-        embedder_folder=wiring.prepare_embedder(say),
+        embedder_folder=wiring.prepare_embedder(say, model=wiring.wanted_model()),
         published_folder=published,
         gguf=wiring.prepare_generator(say),
         rival_python=rival_python(given.rival_python),

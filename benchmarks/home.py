@@ -22,7 +22,7 @@ _NOISE = 0.02
 def main() -> None:
     count = int(sys.argv[1])
     texts = corpus.load()
-    embedder = wiring.embedder()
+    embedder = wiring.space().embedder
     originals = embedder.embed_documents(texts.texts(min(EMBEDDED, len(texts.documents))))
     pieces = texts.windows(count, documents=len(originals))
     owners = np.array([number for number, _ in pieces])
@@ -46,7 +46,7 @@ def _document(name: str, texts: list[str], vectors: np.typing.NDArray[np.float32
     for ordinal, text in enumerate(texts):
         chunks.append(Chunk(SHARED_TENANT, name, generation, ordinal, start, start + len(text), text, digest, {}))
         start += len(text) + 2
-    wiring.index().add(chunks, vectors)
+    wiring.space().index.add(chunks, vectors)
     wiring.catalog().commit(
         key, source="bench", metadata={}, sha256=digest, size=len(source.encode()), chunks=len(chunks)
     )

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from llamabda.errors import Busy
 from llamabda.filters import Filter
-from llamabda.types import Chunk, Deadline, GenerationKey, Prompt, ScoredChunk, TextMatches
+from llamabda.space import Space
+from llamabda.types import Chunk, Deadline, EmbeddingModel, GenerationKey, Prompt, ScoredChunk, TextMatches
 
 FEW_WORDS = re.compile(r"(an?|and|are|did|does|do|in|is|it|of|on|or|the|to|was|were|what|when|where|which|who)")
 
@@ -34,6 +35,7 @@ class WordEmbedder:
     dim = 4096
     fingerprint = "words"
     background = 0.0
+    ceiling = 1.0
 
     def __init__(self) -> None:
         self.known: dict[str, int] = {}
@@ -96,6 +98,10 @@ class WordIndex:
 
     def _of(self, tenants: Sequence[str]) -> list[Chunk]:
         return [c for c in self.stored if c.tenant in tenants]
+
+
+def word_space(embedder: WordEmbedder, index: object) -> Space:
+    return Space(EmbeddingModel("words", "test"), embedder, index)  # type: ignore[arg-type]  # any index of a test
 
 
 @dataclass

@@ -9,18 +9,23 @@ import os
 import signal
 import sqlite3
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from llamabda.adapters.sqlite.catalog import SqliteCatalog
 from llamabda.adapters.sqlite.database import Database
-from llamabda.adapters.sqlite.index import SqliteIndex
+from llamabda.adapters.sqlite.embeddings import SqliteEmbeddings
+from llamabda.adapters.sqlite.indexes import SqliteIndexes
 from llamabda.adapters.sqlite.queue import SqliteQueue
 from llamabda.adapters.sqlite.texts import SqliteTextStore
 from llamabda.chunking import Chunking
 from llamabda.ingest import Ingest
-from llamabda.types import NewDocument
+from llamabda.ports import Embedder
+from llamabda.space import Space
+from llamabda.types import EmbeddingModel, NewDocument
 
 
 class LengthEmbedder:
@@ -29,6 +34,7 @@ class LengthEmbedder:
     dim = 2
     fingerprint = "length"
     background = 0.0
+    ceiling = 1.0
 
     def embed_documents(self, texts):
         return np.stack([self.embed_query(text) for text in texts])
@@ -40,9 +46,16 @@ class LengthEmbedder:
 
 def open_ingest(home: Path) -> Ingest:
     database = Database(home / "llamabda.db")
-    index = SqliteIndex(Database(home / "index.db"), cache=home / "cache", dim=2)
-    queue = SqliteQueue(database)
-    return Ingest(SqliteCatalog(database), lambda: index, SqliteTextStore(database), queue, LengthEmbedder)
+    catalog = SqliteCatalog(database)
+    embedder, indexes = LengthEmbedder(), SqliteIndexes(home / "index")
+    space = Space(EmbeddingModel("length", "test"), embedder, indexes.open(embedder.fingerprint, embedder.dim))
+    embeddings = SqliteEmbeddings(database)
+    embeddings.adopt(space.embedding)
+    return Ingest(catalog, lambda: space, SqliteTextStore(database), SqliteQueue(database), indexes, embeddings)
+
+
+def with_embedder(ingest: Ingest, make: Callable[[], Embedder]) -> Ingest:
+    return replace(ingest, space=lambda: replace(ingest.space(), embedder=make()))
 
 
 def main() -> None:
@@ -56,7 +69,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         count += 1
 
-    index = ingest.index()
+    index = ingest.space().index
     for database in (ingest.catalog._database, index._database):
         connection: sqlite3.Connection = database._connection()
         connection.set_trace_callback(step)

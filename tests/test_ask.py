@@ -11,7 +11,7 @@ from llamabda.draft import READ_HITS
 from llamabda.errors import Busy, DependencyFailed
 from llamabda.search import Search
 from llamabda.types import Chunk, Deadline, Mode, Reply
-from tests.ask_fakes import LiveGenerations, ScriptedGenerator, WordEmbedder, WordIndex, chunk
+from tests.ask_fakes import LiveGenerations, ScriptedGenerator, WordEmbedder, WordIndex, chunk, word_space
 
 NORMANS = "The Normans settled in northern France in 911. Their leader was Rollo. Trade went along the river."
 TEA = "Green tea comes from China. It is brewed at 80 degrees."
@@ -26,10 +26,8 @@ def ask_over(
     embedder = WordEmbedder()
     index = WordIndex(embedder, chunks)
     catalog = LiveGenerations({(c.tenant, c.doc_id): c.generation for c in chunks})
-    search = Search(index=lambda: index, catalog=catalog, embedder=lambda: embedder)  # type: ignore[arg-type]  # it only reads
-    return Ask(
-        search=search, embedder=lambda: embedder, generator=lambda: generator, admission=Admission(waiting=waiting)
-    )
+    search = Search(space=lambda: word_space(embedder, index), catalog=catalog)  # type: ignore[arg-type]  # it only reads
+    return Ask(search=search, generator=lambda: generator, admission=Admission(waiting=waiting))
 
 
 def events(

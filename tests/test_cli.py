@@ -291,7 +291,7 @@ def test_doctor_says_what_fails_and_exits_5(run, monkeypatch):
         def embed_query(self, text):
             raise DependencyFailed("the model file is damaged", dependency="embedder")
 
-    monkeypatch.setattr(wiring, "embedder", Broken)
+    monkeypatch.setattr(wiring, "load_embedder", lambda _model: Broken())
     code, out, _ = run("doctor")
     assert code == 5
     assert "fail  embedder    the model file is damaged" in out
@@ -355,7 +355,7 @@ def test_an_interruption_exits_130_and_reports_what_was_done(run, folder, monkey
         def embed_documents(self, texts):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(wiring, "embedder", Interrupting)
+    monkeypatch.setattr(wiring, "load_embedder", lambda _model: Interrupting())
     code, _, err = run("ingest", str(folder))
     assert code == 130
     assert "0 of 2 files" in err

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 from llamabda.chunking import Chunking
 from llamabda.errors import DependencyFailed, Gone, InvalidInput, NotFound
 from llamabda.types import GenerationKey, NewDocument
-from tests.crash_child import LengthEmbedder, open_ingest
+from tests.crash_child import LengthEmbedder, open_ingest, with_embedder
 
 CHILD = Path(__file__).with_name("crash_child.py")
 SMALL = Chunking(200, 20)
@@ -41,12 +40,12 @@ def readable(ingest) -> str | None:
     key = GenerationKey("t", "doc", live)
     text = ingest.texts.get(key)
     document = ingest.catalog.get("t", "doc")
-    chunks = ingest.index().chunks(key, limit=1000)
+    chunks = ingest.space().index.chunks(key, limit=1000)
     assert document.sha256 == sha256(text.encode()).hexdigest()
     assert document.bytes == len(text.encode())
     assert len(chunks) == document.chunks
     assert all(chunk.text == text[chunk.start : chunk.end] for chunk in chunks)
-    found = ingest.index().search_text("version", tenants=("t",), limit=1000).matches
+    found = ingest.space().index.search_text("version", tenants=("t",), limit=1000).matches
     mine = [match.chunk for match in found if match.chunk.generation == live]
     assert sorted(mine, key=lambda chunk: chunk.ordinal) == list(chunks)
     return text
@@ -89,7 +88,7 @@ def test_a_kill_at_any_statement_leaves_the_old_or_the_new_version(tmp_path):
 def test_later_chunks_are_found_by_what_the_document_says_first(ingest):
     text = "Bicycle insurance.\n\n" + body("old")
     ingest.train("t", [NewDocument("doc", text)], chunking=SMALL)
-    found = ingest.index().search_text("insurance", tenants=("t",), limit=100).matches
+    found = ingest.space().index.search_text("insurance", tenants=("t",), limit=100).matches
     assert len(found) == ingest.catalog.get("t", "doc").chunks > 3
     assert sum("insurance" in match.chunk.text for match in found) == 1
 
@@ -98,11 +97,11 @@ def test_a_later_chunk_s_vector_lies_between_its_own_and_the_one_under_the_openi
     text = "Bicycle insurance.\n\n" + body("old")
     ingest.train("t", [NewDocument("doc", text)], chunking=SMALL)
     embedder = LengthEmbedder()
-    first, second = ingest.index().chunks(GenerationKey("t", "doc", 1), limit=2)
+    first, second = ingest.space().index.chunks(GenerationKey("t", "doc", 1), limit=2)
     middle = embedder.embed_query(second.text) + embedder.embed_query(f"Bicycle insurance.\n{second.text}")
     scores = {
         match.chunk.ordinal: match.score
-        for match in ingest.index().search_vector(embedder.embed_query(""), tenants=("t",), limit=100)
+        for match in ingest.space().index.search_vector(embedder.embed_query(""), tenants=("t",), limit=100)
     }
     assert scores[0] == pytest.approx(embedder.embed_query(first.text)[0], abs=1e-6)
     assert scores[1] == pytest.approx(middle[0] / np.linalg.norm(middle), abs=1e-6)
@@ -115,7 +114,7 @@ def test_one_failing_document_leaves_the_others(ingest):
                 raise DependencyFailed("the model choked", dependency="embedder")
             return super().embed_documents(texts)
 
-    picky = replace(ingest, embedder=Picky)
+    picky = with_embedder(ingest, Picky)
     told = []
     documents = [NewDocument("a", "fine"), NewDocument("b", "poison"), NewDocument("c", "fine too")]
     results = picky.train("t", documents, chunking=SMALL, progress=told.append)
@@ -132,7 +131,7 @@ def test_a_failed_re_training_keeps_the_old_version_answering(ingest):
         def embed_documents(self, texts):
             raise DependencyFailed("no model", dependency="embedder")
 
-    (result,) = replace(ingest, embedder=Broken).train("t", [NewDocument("doc", body("new"))], chunking=SMALL)
+    (result,) = with_embedder(ingest, Broken).train("t", [NewDocument("doc", body("new"))], chunking=SMALL)
     assert (result.state, result.generation, result.error) == ("queued", 1, "the embedder is not available now")
     assert readable(ingest) == body("old")
 
@@ -201,7 +200,7 @@ def test_sweeping_removes_old_generations_only_after_the_grace_period(ingest):
         db.execute("UPDATE generations SET dead_since = ? WHERE dead_since IS NOT NULL", (past,))
     assert ingest.sweep() == 1
     assert ingest.texts.get(old) is None
-    assert list(ingest.index().chunks(old, limit=5)) == []
+    assert list(ingest.space().index.chunks(old, limit=5)) == []
     assert readable(ingest) == body("new")
 
 
@@ -217,7 +216,7 @@ def test_a_reader_sees_one_whole_version_at_every_instant(ingest):
             while not done.is_set():
                 text, key = ingest.source(("t",), "doc", None)
                 (word,) = {w for w in words if body(w) == text}
-                found = ingest.index().search_text("version", tenants=("t",), limit=1000).matches
+                found = ingest.space().index.search_text("version", tenants=("t",), limit=1000).matches
                 mine = [m.chunk for m in found if m.chunk.generation == key.generation]
                 assert mine
                 assert all(word in chunk.text for chunk in mine)

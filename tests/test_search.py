@@ -5,7 +5,7 @@ import pytest
 from llamabda.errors import DependencyFailed
 from llamabda.search import CANDIDATES, ROUNDS, WIDER, Search
 from llamabda.types import Chunk, Deadline, Weights
-from tests.ask_fakes import LiveGenerations, WordEmbedder, WordIndex, chunk
+from tests.ask_fakes import LiveGenerations, WordEmbedder, WordIndex, chunk, word_space
 
 
 def search_over(*chunks: Chunk, live: dict[str, int] | None = None) -> tuple[Search, WordIndex, LiveGenerations]:
@@ -15,7 +15,7 @@ def search_over(*chunks: Chunk, live: dict[str, int] | None = None) -> tuple[Sea
     if live is not None:
         generations = {("t", doc_id): generation for doc_id, generation in live.items()}
     catalog = LiveGenerations(generations)
-    return Search(index=lambda: index, catalog=catalog, embedder=lambda: embedder), index, catalog  # type: ignore[arg-type]  # it only reads
+    return Search(space=lambda: word_space(embedder, index), catalog=catalog), index, catalog  # type: ignore[arg-type]  # it only reads
 
 
 def found(search: Search, question: str, *, top_k: int = 5, **more: object) -> list[str]:

@@ -17,7 +17,7 @@ from llamabda.errors import DependencyFailed
 from llamabda.filters import Filter
 from llamabda.search import CANDIDATES, Search
 from llamabda.types import Chunk, Deadline, Hit, Reply, ScoredChunk, TextMatches
-from tests.ask_fakes import LiveGenerations, chunk
+from tests.ask_fakes import LiveGenerations, chunk, word_space
 from tests.fakes import WordEmbedder
 
 
@@ -49,7 +49,7 @@ class Collection:
         self.index = SqliteIndex(Database(folder / "i.db"), cache=folder / "cache", dim=self.embedder.dim)
         self.catalog = LiveGenerations({})
         self.counted = Counted(self.index)
-        self.search = Search(index=lambda: self.counted, catalog=self.catalog, embedder=lambda: self.embedder)  # type: ignore[arg-type,return-value]  # it only reads
+        self.search = Search(space=lambda: word_space(self.embedder, self.counted), catalog=self.catalog)  # type: ignore[arg-type,return-value]  # it only reads
         self.add(*chunks)
 
     def add(self, *chunks: Chunk) -> None:
@@ -68,7 +68,6 @@ class Collection:
     def ask(self, question: str) -> Reply:
         ask = Ask(
             search=self.search,
-            embedder=lambda: self.embedder,
             generator=lambda: None,
             admission=Admission(waiting=1),
         )

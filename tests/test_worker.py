@@ -17,7 +17,7 @@ from llamabda.chunking import Chunking
 from llamabda.errors import DependencyFailed, InvalidInput, ModelError
 from llamabda.types import Deadline, GenerationKey, NewDocument
 from llamabda.worker import BACKOFF, MAX_ATTEMPTS, Worker
-from tests.crash_child import LengthEmbedder, open_ingest
+from tests.crash_child import LengthEmbedder, open_ingest, with_embedder
 
 SMALL = Chunking(200, 20)
 
@@ -87,7 +87,7 @@ def test_what_a_request_finished_is_not_in_the_queue(ingest):
 
 def test_a_passing_failure_is_tried_again_later_and_told_meanwhile(ingest, clock):
     broken = Broken(2, DependencyFailed("the model is away", dependency="embedder"))
-    ingest = replace(ingest, embedder=lambda: broken)
+    ingest = with_embedder(ingest, lambda: broken)
     (first,) = ingest.train("t", [NewDocument("doc", body("x"))], chunking=SMALL)
     assert (first.state, first.error) == ("queued", "the embedder is not available now")
     worker = Worker(lambda: ingest)
@@ -101,7 +101,7 @@ def test_a_passing_failure_is_tried_again_later_and_told_meanwhile(ingest, clock
 
 def test_a_lasting_failure_ends_after_a_bounded_number_of_attempts(ingest, clock):
     broken = Broken(100, DependencyFailed("the model is away", dependency="embedder"))
-    ingest = replace(ingest, embedder=lambda: broken)
+    ingest = with_embedder(ingest, lambda: broken)
     ingest.accept("t", [NewDocument("doc", body("x"))], chunking=SMALL)
     worker = Worker(lambda: ingest)
     for _ in range(20):
@@ -115,7 +115,7 @@ def test_a_lasting_failure_ends_after_a_bounded_number_of_attempts(ingest, clock
 
 def test_what_can_never_go_well_fails_at_once_and_alone(ingest):
     broken = Broken(2, InvalidInput("no"))  # once for the batch, once for the culprit
-    ingest = replace(ingest, embedder=lambda: broken)
+    ingest = with_embedder(ingest, lambda: broken)
     trained = ingest.train("t", [NewDocument("a", "One."), NewDocument("b", "Two.")], chunking=SMALL)
     assert [done.state for done in trained] == ["failed", "ready"]
     assert ingest.queue.counts() == {"waiting": 0, "taken": 0}
@@ -133,7 +133,7 @@ def test_work_that_ends_its_process_every_time_is_given_up(ingest, clock):
 
 def test_a_defect_does_not_end_the_worker_and_the_work_is_tried_again(ingest, clock):
     broken = Broken(1, ZeroDivisionError())
-    ingest = replace(ingest, embedder=lambda: broken)
+    ingest = with_embedder(ingest, lambda: broken)
     ingest.accept("t", [NewDocument("doc", body("x"))], chunking=SMALL)
     worker = Worker(lambda: ingest)
     worker.once()
@@ -155,7 +155,7 @@ def test_deleting_what_is_queued_is_final(ingest):
     ingest.delete("t", "doc")
     Worker(lambda: ingest).once()
     assert ingest.catalog.get("t", "doc") is None
-    assert not ingest.index().search_text("sentence", tenants=("t",), limit=5).matches
+    assert not ingest.space().index.search_text("sentence", tenants=("t",), limit=5).matches
 
 
 def test_a_text_that_never_arrived_is_told(ingest):
@@ -176,7 +176,7 @@ class Counting(LengthEmbedder):
 
 def test_unchanged_content_is_skipped(ingest):
     counting = Counting()
-    ingest = replace(ingest, embedder=lambda: counting)
+    ingest = with_embedder(ingest, lambda: counting)
     document = NewDocument("doc", body("x"), {"year": 2026})
     (first,) = ingest.train("t", [document], chunking=SMALL)
     embedded = len(counting.texts)
@@ -201,23 +201,23 @@ def test_whatever_changes_is_made_anew(ingest, changes, chunking):
     ingest.train("t", [document], chunking=SMALL)
     (again,) = ingest.train("t", [replace(document, **changes)], chunking=chunking)
     assert (again.state, again.generation) == ("ready", 2)
-    assert ingest.index().chunks(GenerationKey("t", "doc", 2), limit=1)[0].metadata == changes.get(
+    assert ingest.space().index.chunks(GenerationKey("t", "doc", 2), limit=1)[0].metadata == changes.get(
         "metadata", {"year": 2026}
     )
 
 
 def test_unchanged_chunks_keep_their_vectors(ingest):
     counting = Counting()
-    ingest = replace(ingest, embedder=lambda: counting)
+    ingest = with_embedder(ingest, lambda: counting)
     parts = ["".join(f"{word} {n}. " for n in range(30)) for word in ("alpha", "beta", "gamma")]
     ingest.train("t", [NewDocument("doc", "\n\n".join(parts))], chunking=SMALL)
-    before = ingest.index().vectors(GenerationKey("t", "doc", 1))
+    before = ingest.space().index.vectors(GenerationKey("t", "doc", 1))
     counting.texts.clear()
     parts[2] = parts[2].replace("gamma", "delta")
     ingest.train("t", [NewDocument("doc", "\n\n".join(parts))], chunking=SMALL)
     assert counting.texts
     assert all("delta" in text for text in counting.texts)
-    after = ingest.index().vectors(GenerationKey("t", "doc", 2))
+    after = ingest.space().index.vectors(GenerationKey("t", "doc", 2))
     known = {chunk.text: vector for chunk, vector in zip(*before, strict=True)}
     kept = [np.array_equal(known[chunk.text], v) for chunk, v in zip(*after, strict=True) if chunk.text in known]
     assert kept
@@ -225,10 +225,10 @@ def test_unchanged_chunks_keep_their_vectors(ingest):
 
 
 def test_an_attempt_goes_on_where_the_one_before_it_stopped(ingest, monkeypatch):
-    monkeypatch.setattr("llamabda.ingest.BATCH_CHUNKS", 4)
+    monkeypatch.setattr("llamabda.preparation.BATCH_CHUNKS", 4)
     text = "\n\n".join(body(f"p{n}", 8) for n in range(10))
     counting = Counting()
-    ingest = replace(ingest, embedder=lambda: counting)
+    ingest = with_embedder(ingest, lambda: counting)
     calls = iter([False] * 3 + [True] * 1000)
 
     class Soon:
@@ -242,7 +242,7 @@ def test_an_attempt_goes_on_where_the_one_before_it_stopped(ingest, monkeypatch)
     Worker(lambda: ingest).once()
     assert state(ingest) == "ready"
     alone = Counting()
-    replace(ingest, embedder=lambda: alone).train("u", [NewDocument("doc", text)], chunking=SMALL)
+    with_embedder(ingest, lambda: alone).train("u", [NewDocument("doc", text)], chunking=SMALL)
     assert len(counting.texts) == len(alone.texts)
 
 
@@ -281,7 +281,7 @@ def test_one_that_breaks_the_worker_takes_nobody_with_it(ingest, clock):
                 raise ZeroDivisionError
             return super().embed_documents(texts)
 
-    ingest = replace(ingest, embedder=Poisoned)
+    ingest = with_embedder(ingest, Poisoned)
     documents = [NewDocument("a", "Fine."), NewDocument("b", "This is poison."), NewDocument("c", "Fine, too.")]
     ingest.accept("t", documents, chunking=SMALL)
     worker = Worker(lambda: ingest)
@@ -299,7 +299,7 @@ def test_without_an_embedder_the_work_waits_and_is_not_counted_against(ingest, c
 
     for _ in range(2 * MAX_ATTEMPTS):
         with pytest.raises(ModelError):
-            Worker(lambda: replace(ingest, embedder=missing)).once()
+            Worker(lambda: with_embedder(ingest, missing)).once()
         clock.now += 1_000
     assert state(ingest) == "queued"
     Worker(lambda: ingest).once()
@@ -320,7 +320,7 @@ def test_two_who_do_the_same_work_leave_one_whole_version(ingest, clock):
                 assert state(ingest) == "ready"
             return super().embed_documents(texts)
 
-    (done,) = replace(ingest, embedder=Overtaken).train("t", [NewDocument("doc", body("x"))], chunking=SMALL)
+    (done,) = with_embedder(ingest, Overtaken).train("t", [NewDocument("doc", body("x"))], chunking=SMALL)
     assert (done.state, done.generation) == ("ready", 1)
     future = datetime.now(UTC) + timedelta(days=1)
     assert ingest.catalog.garbage(before=future, abandoned_before=future) == []

@@ -41,7 +41,8 @@ def home_at(folder: Path, signing_key: Path) -> Iterator[Path]:
         for name, provider in list(vars(wiring).items()):
             if isinstance(provider, Once):
                 patch.setattr(wiring, name, Once(provider._make))
-        patch.setattr(wiring, "_embedder", Background(WordEmbedder, name="embedder"))
+        patch.setattr(wiring, "load_embedder", lambda _model: WordEmbedder())
+        patch.setattr(wiring, "_space", Background(lambda: wiring.spaces().load(), name="embedder"))
         yield folder
     settings.cache_clear()
 

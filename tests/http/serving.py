@@ -20,9 +20,8 @@ from llamabda.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 SERVE = """
 from llamabda import wiring
-from llamabda.background import Background
 from tests.fakes import WordEmbedder
-wiring._embedder = Background(WordEmbedder, name="embedder")
+wiring.load_embedder = lambda model: WordEmbedder()
 from llamabda_functions.local.app import serve
 serve(port=0)
 """

@@ -196,7 +196,7 @@ def test_an_answer_cites_what_it_rests_on(client, alice, harbour):
 
 
 def test_ready_names_every_part_and_no_host(client):
-    wiring.embedder()
+    wiring.space()
     reply = client.get("/health/ready")
     assert reply.status_code == 200, reply.text
     body = reply.json()
@@ -240,7 +240,7 @@ def test_a_model_that_cannot_be_had_leaves_what_was_sent_in_the_queue_and_is_tol
     client, alice, monkeypatch
 ):
     broken = Background(raising(ModelError("/secret/place/model.bin has the wrong hash")), name="embedder")
-    monkeypatch.setattr(wiring, "_embedder", broken)
+    monkeypatch.setattr(wiring, "_space", broken)
     reply = client.post("/training/train", json={"texts": [HARBOUR]}, headers=alice.headers)
     assert reply.status_code == 202
     (document,) = reply.json()["documents"]

@@ -16,7 +16,7 @@ from llamabda.draft import Draft, read
 from llamabda.errors import LlamabdaError
 from llamabda.filters import Filter
 from llamabda.language import Language, language
-from llamabda.ports import Embedder, Generation, Generator
+from llamabda.ports import Generation, Generator
 from llamabda.search import Search, SearchResult
 from llamabda.types import Citation, Deadline, FinishReason, Hit, Mode, Reply, Usage, Weights
 
@@ -87,7 +87,6 @@ class Leaving:
 @dataclass(frozen=True, slots=True)
 class Ask:
     search: Search
-    embedder: Callable[[], Embedder]
     generator: Callable[[], Generator | None]
     admission: Admission
 
@@ -145,9 +144,9 @@ class Ask:
             )
             yield Retrieved(found.hits)
             clock.take(found)
-            embedder = self.embedder()
+            embedder = found.embedder
             spoken = language(question)
-            if not support.answerable(found.hits, background=embedder.background):
+            if not support.answerable(found.hits, background=embedder.background, ceiling=embedder.ceiling):
                 yield from _whole(_refusal(spoken, clock))
                 return
 

@@ -95,6 +95,7 @@ def _describe(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         "max_tokens": min(max_tokens or config["max_position_embeddings"], config["max_position_embeddings"]),
         "prompts": about.get("prompts", {"query": "", "document": ""}),
         "background": about.get("background", 0.0),
+        "ceiling": about.get("ceiling", 1.0),
         "fingerprint": _fingerprint(name, source),
         "languages": about.get("languages", []),
         "licence": about.get("licence", ""),

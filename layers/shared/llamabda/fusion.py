@@ -2,12 +2,13 @@
 
     score  = (1 - w) * text + w * vector
     text   = (BM25 / the query's best BM25) * min(1, 3 * coverage)
-    vector = (cosine - background) / (1 - background), not below 0
+    vector = (cosine - background) / (ceiling - background), within [0, 1]
 
 BM25 has no scale of its own, so it is measured against the query's best; but a best that found only a crumb of the
 query must not count as much as one that found all of it. `coverage` tells them apart: the best BM25 over the highest
 that any text could reach for this query. Cosines do have a scale, and min-max over the result list would throw it
-away: they are measured from the cosine that unrelated texts have under this embedder.
+away: they are measured from the cosine that unrelated texts have under this embedder to the one that the same text has
+as a question and as a document.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def fuse(
     nearest: Sequence[ScoredChunk],
     *,
     background: float,
+    ceiling: float = 1.0,
     limit: int,
     weights: Weights | None = None,
     whole: TextMatches | None = None,
@@ -47,7 +49,7 @@ def fuse(
     for identity, found in {**cosines, **words}.items():
         text = min(1.0, words[identity].score / best) * confidence if identity in words and best > 0 else 0.0
         cosine = cosines[identity].score if identity in cosines else 0.0
-        near = above(cosine if identity in cosines else farthest, background)
+        near = above(cosine if identity in cosines else farthest, background, ceiling)
         score = (share.text * text + share.vector * near) / total
         hits.append(Hit(found.chunk, score, text_score=text, cosine=cosine))
     hits.sort(key=lambda hit: (-hit.score, hit.chunk.tenant, hit.chunk.doc_id, hit.chunk.generation, hit.chunk.ordinal))
@@ -62,9 +64,12 @@ def coverage(matches: TextMatches) -> float:
     return min(1.0, max(0.0, matches.matches[0].score) / full)
 
 
-def above(cosine: float, background: float) -> float:
-    """Where a cosine lies between unrelated texts (0) and the same text (1)."""
-    return min(1.0, max(0.0, (cosine - background) / (1.0 - background)))
+def above(cosine: float, background: float, ceiling: float = 1.0) -> float:
+    """Where a cosine lies between unrelated texts (0) and the same text (1).
+
+    A model that embeds questions and documents differently gives the same text less than 1: that is its ceiling.
+    """
+    return min(1.0, max(0.0, (cosine - background) / (ceiling - background)))
 
 
 def _identity(chunk: Chunk) -> tuple[str, str, int, int]:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from llamabda.chunking import Chunking
 from llamabda.errors import Busy, DependencyFailed, Gone, InvalidInput, LlamabdaError, ModelError, NotFound
-from llamabda.ports import Catalog, Embedder, Index, Queue, TextStore
-from llamabda.preparation import Known, Prepared, embed, instructions, known_vectors, prepare
+from llamabda.ports import Catalog, Embeddings, Indexes, Queue, TextStore
+from llamabda.preparation import BATCH_CHUNKS, Known, Prepared, index, instructions, known_vectors, prepare
+from llamabda.space import Space
 from llamabda.types import Chunk, Deadline, DocState, Document, GenerationKey, NewDocument
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ log = logging.getLogger("llamabda.ingest")
 
 GRACE = timedelta(seconds=60)  # a reader that saw a generation live may still fetch its text this much later
 ABANDONED = timedelta(hours=1)  # longer than any ingestion takes: one that began earlier has died
-BATCH_CHUNKS = 64  # chunks embedded and indexed together: bounds memory, keeps all threads busy
+RETIRED = timedelta(minutes=10)  # processes that follow to a new embedding read the old one for a while
 TEXT_SECONDS = 30.0  # longer than storing one text takes
 HOLD_SECONDS = 30.0  # so long others leave alone what is being worked on by whoever accepted it
 TRANSIENT = (DependencyFailed, Busy, ModelError)  # what may go well another time
@@ -64,13 +65,14 @@ class _OutOfTime(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
-    """Writes and reads documents of one or more tenants. `embedder` is called late: loading a model takes a while."""
+    """Writes and reads documents of one or more tenants. `space` is called late: loading a model takes a while."""
 
     catalog: Catalog
-    index: Callable[[], Index]
+    space: Callable[[], Space]
     texts: TextStore
     queue: Queue
-    embedder: Callable[[], Embedder]
+    indexes: Indexes
+    embeddings: Embeddings
 
     def train(
         self,
@@ -213,16 +215,20 @@ class Ingest:
                 )
                 raise Gone(message)
             after = int(parsed[2])
-        found = list(self.index().chunks(key, limit=limit + 1, after=after))
+        found = list(self.space().index.chunks(key, limit=limit + 1, after=after))
         page = found[:limit]
         return page, f"{key.generation}.{page[-1].ordinal}" if len(found) > limit else None
 
     def sweep(self) -> int:
         """Removes what no reader can still want; returns how many generations went."""
         now = datetime.now(UTC)
+        for fingerprint in self.embeddings.retired(before=now - RETIRED):
+            self.indexes.drop(fingerprint)
+            self.embeddings.dropped(fingerprint)
+            log.info("the vectors of %s, which nobody uses any more, are gone", fingerprint)
         keys = self.catalog.garbage(before=now - GRACE, abandoned_before=now - ABANDONED)
         if keys:
-            self.index().delete(keys)
+            self.indexes.delete(keys)
             self.texts.delete(keys)
             self.catalog.swept(keys)  # last: a crash before it only means that the same is deleted again
         return len(keys)
@@ -235,7 +241,7 @@ class Ingest:
 
     def _prepared(self, key: GenerationKey) -> Prepared | Outcome:
         """The document cut into chunks; an Outcome when there is nothing to do."""
-        fingerprint = self.embedder().fingerprint
+        self.space()  # without a model nothing can be made now: better told before anything is begun
         pending = self.catalog.start(key)
         if pending is None:
             return Outcome(key, self._now(key))
@@ -243,7 +249,7 @@ class Ingest:
         if text is None:
             self.catalog.fail(key, "its text did not arrive whole; send the document again")
             return Outcome(key, self._now(key))
-        prepared = prepare(key, pending, text, fingerprint=fingerprint)
+        prepared = prepare(key, pending, text)
         live = self.catalog.get(key.tenant, key.doc_id)
         if (
             live is not None
@@ -262,7 +268,8 @@ class Ingest:
         if not batch:
             return
         try:
-            self._index(batch, until, alive)
+            space = self.space()
+            self._index(batch, space, until, alive)
         except _OutOfTime:
             yield from (self._later(prepared.key, None) for prepared in batch)
             return
@@ -274,7 +281,11 @@ class Ingest:
                 yield from self._finish([prepared], until, alive)
             return
         for prepared in batch:
-            pending = prepared.pending
+            yield self._committed(prepared, space)
+
+    def _committed(self, prepared: Prepared, space: Space) -> Outcome:
+        pending = prepared.pending
+        try:
             self.catalog.commit(
                 prepared.key,
                 source=pending.source,
@@ -283,35 +294,36 @@ class Ingest:
                 size=prepared.size,
                 chunks=len(prepared.chunks),
                 recipe=prepared.recipe,
+                fingerprint=space.fingerprint,
                 sequencer=pending.sequencer,
             )
-            yield Outcome(prepared.key, self._now(prepared.key))
+        except LlamabdaError as exc:
+            return self._failed(prepared.key, exc)
+        return Outcome(prepared.key, self._now(prepared.key))
 
-    def _index(self, batch: Sequence[Prepared], until: Deadline | None, alive: Callable[[], None]) -> None:
-        embedder, index = self.embedder(), self.index()
+    def _index(
+        self, batch: Sequence[Prepared], space: Space, until: Deadline | None, alive: Callable[[], None]
+    ) -> None:
         known: dict[tuple[str, str], NDArray[np.float32]] = {}
-        chunks: list[Chunk] = []
         for prepared in batch:
-            known.update(self._live_vectors(prepared))
-            # what an interrupted attempt has indexed already
-            there = {chunk.ordinal for chunk in index.chunks(prepared.key, limit=len(prepared.chunks))}
-            chunks += [chunk for chunk in prepared.chunks if chunk.ordinal not in there]
-        for at in range(0, len(chunks), BATCH_CHUNKS):
+            known.update(self._live_vectors(prepared, space))
+
+        def in_time() -> None:
             if until is not None and until.passed():
                 raise _OutOfTime
             alive()
-            part = chunks[at : at + BATCH_CHUNKS]
-            index.add(part, embed(part, embedder, known))
 
-    def _live_vectors(self, prepared: Prepared) -> Known:
-        """Of the version that readers see now, if this embedder made them."""
+        index(batch, space, known=known, alive=in_time)
+
+    def _live_vectors(self, prepared: Prepared, space: Space) -> Known:
+        """Of the version that readers see now."""
         key = prepared.key
         live = self.catalog.get(key.tenant, key.doc_id)
-        if live is None or live.generation is None or _maker(live.recipe) != _maker(prepared.recipe):
+        if live is None or live.generation is None or _pipeline(live.recipe) != _pipeline(prepared.recipe):
             return {}
         former = GenerationKey(key.tenant, key.doc_id, live.generation)
         text = self.texts.get(former)
-        return {} if text is None else known_vectors(*self.index().vectors(former), text=text)
+        return {} if text is None else known_vectors(*space.index.vectors(former), text=text)
 
     def _failed(self, key: GenerationKey, error: LlamabdaError) -> Outcome:
         log.warning("%r of %s cannot be made: %s", key.doc_id, key.tenant, error.message)
@@ -331,10 +343,9 @@ class Ingest:
         return Trained(key.doc_id, found.state, found.chunks, found.generation, found.error)
 
 
-def _maker(recipe: str) -> tuple[str, str]:
-    """Pipeline and embedder of a recipe: what a chunk's vector depends on beside its text."""
-    pipeline, _, rest = recipe.partition(":")
-    return pipeline, rest.partition(":")[2]
+def _pipeline(recipe: str) -> str:
+    """What a chunk's vector depends on beside its text and its embedder."""
+    return recipe.partition(":")[0]
 
 
 def _check(document: NewDocument, at: int) -> None:

@@ -112,6 +112,7 @@ def _about(entry: Entry) -> dict[str, Any]:
         "licence": entry.licence,
         "languages": list(entry.languages),
         "background": entry.background,
+        "ceiling": entry.ceiling,
         "prompts": dict(entry.prompts),
     }
 

@@ -16,6 +16,7 @@ from llamabda.types import (
     DocState,
     Document,
     DocumentPage,
+    Embedding,
     GenerationKey,
     Invite,
     Lease,
@@ -47,7 +48,11 @@ class Embedder(Protocol):
 
     @property
     def background(self) -> float:
-        """The cosine that unrelated texts typically have under this model, in [0, 1)."""
+        """The cosine that a question and an unrelated document typically have under this model, in [0, 1)."""
+
+    @property
+    def ceiling(self) -> float:
+        """The cosine of a question and a document of the same words: 1 where both are embedded alike, else less."""
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dim). A text's vector does not depend on the other texts. Longer texts are cut at the model's limit."""
@@ -91,6 +96,44 @@ class Index(Protocol):
 
     def ping(self) -> None:
         """Raises DependencyFailed when the index cannot answer."""
+
+
+class Indexes(Protocol):
+    """One index for each embedding: vectors of different models are never mixed."""
+
+    def open(self, fingerprint: str, dim: int) -> Index:
+        """Made when it is not there."""
+
+    def delete(self, keys: Iterable[GenerationKey]) -> None:
+        """Removes whole generations from all of them."""
+
+    def drop(self, fingerprint: str) -> None:
+        """Removes a whole index; an unknown one is ignored."""
+
+
+class Embeddings(Protocol):
+    """Which embedding readers search with, and which documents have its vectors. It shares the catalog's writes."""
+
+    def live(self) -> Embedding | None:
+        """The one that readers search with; None: none was adopted yet."""
+
+    def unmade(self, fingerprint: str, *, limit: int, after: GenerationKey | None = None) -> Sequence[GenerationKey]:
+        """Live documents without vectors of this embedding, in order of tenant and id, those that follow `after`."""
+
+    def left(self, fingerprint: str) -> int:
+        """How many such documents there are."""
+
+    def made(self, keys: Iterable[GenerationKey], fingerprint: str) -> None:
+        """These have all their vectors of this embedding, and can be searched by it."""
+
+    def adopt(self, embedding: Embedding) -> bool:
+        """Readers search with it from now on. False, and nothing changes, while a live document lacks its vectors."""
+
+    def retired(self, *, before: datetime) -> Sequence[str]:
+        """The fingerprints that readers stopped searching with before `before`."""
+
+    def dropped(self, fingerprint: str) -> None:
+        """Its index is gone."""
 
 
 class Catalog(Protocol):
@@ -148,9 +191,13 @@ class Catalog(Protocol):
         size: int,
         chunks: int,
         recipe: str = "",
+        fingerprint: str = "",
         sequencer: str | None = None,
     ) -> bool:
         """Makes a generation live and the former one garbage, in one write. True, too, when it is live already.
+
+        `fingerprint`: of the embedding that its vectors are of. DependencyFailed, and nothing changes, when readers
+        search with another one by now.
 
         False, and nothing changes but that the generation is garbage, when a later generation is live already, the
         document was deleted after this generation began, the generation failed or was given up, or the sequencer is

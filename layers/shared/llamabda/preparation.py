@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -14,12 +14,14 @@ import numpy as np
 from llamabda.chunking import Chunking, split
 from llamabda.ports import Embedder
 from llamabda.sentences import opening
-from llamabda.types import Chunk, GenerationKey, Pending
+from llamabda.space import Space
+from llamabda.types import Chunk, Document, GenerationKey, Pending
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PIPELINE = 1  # raised when chunks or vectors of the same text come out otherwise
+BATCH_CHUNKS = 64  # chunks embedded and indexed together: bounds memory, keeps all threads busy
 
 _MARKDOWN_NAME = re.compile(r"\.(md|markdown|mdx)$", re.IGNORECASE)
 _MARKDOWN_TEXT = re.compile(r"^(#{1,6} \S|```)", re.MULTILINE)
@@ -42,8 +44,8 @@ def instructions(chunking: Chunking) -> str:
     return json.dumps({"chunk_size": chunking.size, "chunk_overlap": chunking.overlap})
 
 
-def prepare(key: GenerationKey, pending: Pending, text: str, *, fingerprint: str) -> Prepared:
-    """Cuts a text. `fingerprint`: of the embedder that will make the vectors."""
+def prepare(key: GenerationKey, pending: Pending, text: str) -> Prepared:
+    """Cuts a text."""
     wanted = json.loads(pending.instructions or "{}")
     usual = Chunking()
     chunking = Chunking(wanted.get("chunk_size", usual.size), wanted.get("chunk_overlap", usual.overlap))
@@ -66,8 +68,36 @@ def prepare(key: GenerationKey, pending: Pending, text: str, *, fingerprint: str
         )
         for ordinal, span in enumerate(split(text, chunking, markdown=markdown))
     )
-    recipe = f"{PIPELINE}:{chunking.size}/{chunking.overlap}:{fingerprint}"
+    recipe = f"{PIPELINE}:{chunking.size}/{chunking.overlap}"
     return Prepared(key, pending, recipe, digest, len(data), chunks)
+
+
+def again(document: Document, text: str) -> Prepared:
+    """Cuts the text of a document that is live as it was cut before."""
+    if document.generation is None:
+        raise AssertionError("a document that is not live has no text")
+    size, _, overlap = document.recipe.partition(":")[2].partition("/")
+    pending = Pending(document.source, document.metadata, instructions(Chunking(int(size), int(overlap))), None)
+    return prepare(GenerationKey(document.tenant, document.id, document.generation), pending, text)
+
+
+def index(
+    batch: Sequence[Prepared], space: Space, *, known: Known | None = None, alive: Callable[[], None] = lambda: None
+) -> int:
+    """Makes the chunks of documents searchable that are not yet; returns how many those were.
+
+    `alive` is called every few seconds; what it raises ends the work, which can be gone on with later.
+    """
+    chunks: list[Chunk] = []
+    for prepared in batch:
+        # what an interrupted attempt has indexed already
+        there = {chunk.ordinal for chunk in space.index.chunks(prepared.key, limit=len(prepared.chunks))}
+        chunks += [chunk for chunk in prepared.chunks if chunk.ordinal not in there]
+    for at in range(0, len(chunks), BATCH_CHUNKS):
+        alive()
+        part = chunks[at : at + BATCH_CHUNKS]
+        space.index.add(part, embed(part, space.embedder, known or {}))
+    return len(chunks)
 
 
 def known_vectors(chunks: Sequence[Chunk], vectors: NDArray[np.float32], *, text: str) -> Known:

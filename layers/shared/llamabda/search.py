@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from llamabda import identifiers
@@ -13,6 +14,7 @@ from llamabda.filters import And, Filter, Or
 from llamabda.fusion import fuse
 from llamabda.lookup import named_first
 from llamabda.ports import Catalog, Embedder, Index
+from llamabda.space import Space
 from llamabda.types import Chunk, Deadline, Hit, ScoredChunk, TextMatches, Weights
 
 if TYPE_CHECKING:
@@ -29,17 +31,17 @@ _Found: TypeAlias = tuple[TextMatches, Sequence[ScoredChunk]]
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """`hits`: best first. `timings`: milliseconds of the stages embed and search."""
+    """`hits`: best first. `timings`: milliseconds of the stages embed and search. `embedder`: that of the cosines."""
 
     hits: tuple[Hit, ...]
     timings: Mapping[str, float]
+    embedder: Embedder
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    index: Callable[[], Index]
+    space: Callable[[], Space]
     catalog: Catalog
-    embedder: Callable[[], Embedder]
 
     def __call__(
         self,
@@ -58,31 +60,30 @@ class Search:
         """
         began = time.perf_counter()
         _in_time(deadline, "embedder")
-        embedder = self.embedder()
+        space = self.space()
+        embedder, index = space.embedder, space.index
         vector = embedder.embed_query(question)
         embedded = time.perf_counter()
-        index = self.index()
         limit = max(CANDIDATES, CANDIDATES_PER_HIT * top_k)
         ids = identifiers.mentioned(question)
         narrowed = _narrowed(index, ids, vector, tenants, filter) if ids else []
+        fused = partial(fuse, background=embedder.background, ceiling=embedder.ceiling, weights=weights)
         hits: list[Hit] = []
         for _ in range(ROUNDS):
             wanted = [filter, *narrowed]
             (found, *by_id), dropped = self._live(index, question, vector, tenants, limit, wanted, deadline)
-            hits = fuse(*found, background=embedder.background, limit=top_k, weights=weights)
+            hits = fused(*found, limit=top_k)
             if narrowed:
                 texts, nearest = _joined(by_id, found[0].bound)
                 every = len(texts.matches) + len(nearest)
-                named = fuse(
-                    texts, nearest, background=embedder.background, limit=every, weights=weights, whole=found[0]
-                )
+                named = fused(texts, nearest, limit=every, whole=found[0])
                 hits = named_first(ids, named, hits, limit=top_k)
             if not dropped:
                 break
             limit *= WIDER
         done = time.perf_counter()
         timings = {"embed": 1000 * (embedded - began), "search": 1000 * (done - embedded)}
-        return SearchResult(tuple(hits), timings)
+        return SearchResult(tuple(hits), timings, embedder)
 
     def _live(
         self,

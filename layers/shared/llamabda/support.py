@@ -43,7 +43,7 @@ class Sentence:
     cosine: float  # of question and sentence
 
 
-def relevance(hits: Sequence[Hit], *, background: float) -> float:
+def relevance(hits: Sequence[Hit], *, background: float, ceiling: float = 1.0) -> float:
     """How much the retrieved passages have to do with the question, in [0, 1]; comparable between collections.
 
     A document that refers to an id which stands in the question has its most telling word: words count in full.
@@ -51,14 +51,15 @@ def relevance(hits: Sequence[Hit], *, background: float) -> float:
     if not hits:
         return 0.0
     words = max(1.0 if hit.named else hit.text_score for hit in hits)
-    sense = above(max(hit.cosine for hit in hits), background)
+    sense = above(max(hit.cosine for hit in hits), background, ceiling)
     return 0.3 * words + 0.7 * sense
 
 
-def answerable(hits: Sequence[Hit], *, background: float) -> bool:
+def answerable(hits: Sequence[Hit], *, background: float, ceiling: float = 1.0) -> bool:
     """Whether the passages may hold an answer. Passages on the question's subject that lack the answer pass: words and
     vectors cannot tell those apart. A document that the question names by its id is on its subject."""
-    return any(hit.named > 1 for hit in hits) or relevance(hits, background=background) >= RELEVANCE_BOUND
+    on_subject = relevance(hits, background=background, ceiling=ceiling) >= RELEVANCE_BOUND
+    return on_subject or any(hit.named > 1 for hit in hits)
 
 
 def named(candidates: Sequence[Sentence], hits: Sequence[Hit]) -> list[Sentence]:

@@ -45,6 +45,22 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingModel:
+    """An embedding model as the settings name it."""
+
+    name: str
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A model as it made vectors: vectors of different fingerprints must not be compared."""
+
+    fingerprint: str
+    model: EmbeddingModel
+
+
+@dataclass(frozen=True, slots=True)
 class NewDocument:
     """A document as it is handed in. `text` is the whole text; citations point into exactly this string."""
 

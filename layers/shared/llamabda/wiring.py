@@ -17,6 +17,7 @@ from llamabda.background import Background, Once
 from llamabda.cpu import available_cpus
 from llamabda.errors import ConfigurationError, DependencyFailed, LlamabdaError
 from llamabda.settings import settings, unsafe
+from llamabda.types import EmbeddingModel
 
 if TYPE_CHECKING:
     from llamabda.accounts import Accounts
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
         AttemptStore,
         Catalog,
         Embedder,
+        Embeddings,
         Extractor,
         Generator,
-        Index,
+        Indexes,
         Queue,
         SessionStore,
         Signer,
@@ -41,7 +43,10 @@ if TYPE_CHECKING:
         UserStore,
     )
     from llamabda.rate_limits import Buckets
+    from llamabda.reindex import Reindex
     from llamabda.search import Search
+    from llamabda.space import Space
+    from llamabda.spaces import Spaces
     from llamabda.tokens import TokenVerifier
     from llamabda.worker import Worker
 
@@ -110,13 +115,30 @@ def queue() -> Queue:
 
 
 @Once
-def index() -> Index:
-    """One file per embedding model: vectors of different models are never mixed."""
-    from llamabda.adapters.sqlite.index import SqliteIndex
+def embeddings() -> Embeddings:
+    from llamabda.adapters.sqlite.embeddings import SqliteEmbeddings
 
-    model = embedder()
-    folder = settings().home_dir / "index" / model.fingerprint
-    return SqliteIndex(Database(folder / "index.db", dependency="index"), cache=folder / "cache", dim=model.dim)
+    catalog()  # whose tables it shares
+    return SqliteEmbeddings(database())
+
+
+@Once
+def indexes() -> Indexes:
+    from llamabda.adapters.sqlite.indexes import SqliteIndexes
+
+    return SqliteIndexes(settings().home_dir / "index")
+
+
+def wanted_model() -> EmbeddingModel:
+    """The embedding model that the settings name."""
+    return EmbeddingModel(settings().embed_model_name, settings().embed_backend)
+
+
+@Once
+def spaces() -> Spaces:
+    from llamabda.spaces import Spaces
+
+    return Spaces(embeddings(), indexes(), load_embedder, wanted_model())
 
 
 @Once
@@ -165,13 +187,19 @@ def accounts() -> Accounts:
     return Accounts(users())
 
 
-def prepare_embedder(progress: Callable[[str], None] | None = None, *, offline: bool = False) -> Path:
-    """The folder of the configured embedding model, fetched and prepared when it is not there yet."""
+def prepare_embedder(
+    progress: Callable[[str], None] | None = None, *, offline: bool = False, model: EmbeddingModel | None = None
+) -> Path:
+    """The folder of an embedding model, fetched and prepared when it is not there yet.
+
+    `model`: the one that this process works with, when none is named.
+    """
     from llamabda import models
 
-    prepared = settings().embed_backend == "onnx"
+    chosen = model or spaces().model()
+    prepared = chosen.backend == "onnx"
     return models.fetch(
-        settings().embed_model_name,
+        chosen.name,
         cache=cache_dir() / "models",
         progress=progress,
         offline=offline,
@@ -195,9 +223,10 @@ def prepare_generator(progress: Callable[[str], None] | None = None, *, offline:
     )
 
 
-def _load_embedder() -> Embedder:
-    folder = prepare_embedder(_log_progress)
-    if settings().embed_backend == "sentence_transformers":
+def load_embedder(model: EmbeddingModel) -> Embedder:
+    """Takes seconds, and longer where the model has to be fetched first."""
+    folder = prepare_embedder(_log_progress, model=model)
+    if model.backend == "sentence_transformers":
         from llamabda.adapters.sentence_transformers import SentenceTransformersEmbedder
 
         return SentenceTransformersEmbedder(str(folder), threads=available_cpus())
@@ -215,18 +244,17 @@ def _load_generator() -> Generator | None:
     return LlamaCppGenerator(path, n_ctx=settings().n_ctx, threads=available_cpus(), max_queue=settings().max_queue)
 
 
-_embedder = Background(_load_embedder, name="embedder")
+_space = Background(lambda: spaces().load(), name="embedder")
 _generator = Background(_load_generator, name="generator")
 
 
-def embedder() -> Embedder:
+def space() -> Space:
     """Waits for the model. Raises DependencyFailed when that takes too long (it may still be downloading)."""
-    model = _embedder.wait(EMBEDDER_WAIT_SECONDS)
-    if model is None:
+    if _space.wait(EMBEDDER_WAIT_SECONDS) is None:
         raise DependencyFailed(
             "the embedding model is still being fetched or loaded; try again soon", dependency="embedder"
         )
-    return model
+    return spaces().current()
 
 
 @Once
@@ -264,7 +292,7 @@ def warm() -> None:
     """Starts loading the models in the background."""
     for warning in unsafe():
         log.warning("%s", warning)
-    _embedder.start()
+    _space.start()
     if settings().model_path and not settings().generator_url:
         _generator.start()
     threading.Thread(target=_report, name="warm", daemon=True).start()
@@ -277,7 +305,7 @@ def _report() -> None:
             log.info("the language model's server is %s: %s", remote.check(), remote.name)
     except LlamabdaError as exc:
         log.warning("answers are extracts until the language model's server can be used: %s", exc.message)
-    for name, background in (("embedder", _embedder), ("generator", _generator)):
+    for name, background in (("embedder", _space), ("generator", _generator)):
         try:
             if name == "embedder" or (settings().model_path and remote is None):
                 background.wait()
@@ -289,14 +317,23 @@ def _report() -> None:
 def ingest() -> Ingest:
     from llamabda.ingest import Ingest
 
-    return Ingest(catalog=catalog(), index=index, texts=texts(), queue=queue(), embedder=embedder)
+    return Ingest(
+        catalog=catalog(), space=space, texts=texts(), queue=queue(), indexes=indexes(), embeddings=embeddings()
+    )
+
+
+@Once
+def reindex() -> Reindex:
+    from llamabda.reindex import Reindex
+
+    return Reindex(catalog(), texts(), embeddings())
 
 
 @Once
 def search() -> Search:
     from llamabda.search import Search
 
-    return Search(index=index, catalog=catalog(), embedder=embedder)
+    return Search(space=space, catalog=catalog())
 
 
 @Once
@@ -333,7 +370,7 @@ def admission() -> Admission:
 def ask() -> Ask:
     from llamabda.ask import Ask
 
-    return Ask(search=search(), embedder=embedder, generator=generator, admission=admission())
+    return Ask(search=search(), generator=generator, admission=admission())
 
 
 @Once
@@ -363,16 +400,16 @@ def _pinged(provider: Callable[[], UserStore | Catalog]) -> Callable[[], str]:
 
 
 def _check_index() -> str:
-    if _embedder.state in ("idle", "loading"):
-        _embedder.start()
+    if _space.state in ("idle", "loading"):
+        _space.start()
         return "loading"  # the index is chosen by the embedding model
-    index().ping()
+    space().index.ping()
     return "ok"
 
 
 def _check_embedder() -> str:
-    _embedder.start()
-    return "loading" if _embedder.peek() is None else "ok"
+    _space.start()
+    return "loading" if _space.peek() is None else "ok"
 
 
 def _check_generator() -> str:

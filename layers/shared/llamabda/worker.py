@@ -65,7 +65,7 @@ class Worker:
         LlamabdaError when there is no embedder: that is no fault of the work, so none is taken.
         """
         ingest = self.ingest()
-        ingest.embedder()
+        ingest.space()
         leases = {lease.key: lease for lease in ingest.queue.take(limit=BATCH, seconds=LEASE_SECONDS)}
         for lease in leases.values():
             if lease.attempts > MAX_ATTEMPTS:

@@ -30,6 +30,7 @@ class Description:
     dim: int
     max_tokens: int
     background: float
+    ceiling: float
     fingerprint: str
     query_prompt: str
     document_prompt: str
@@ -43,6 +44,7 @@ class Description:
                 dim=int(content["dim"]),
                 max_tokens=int(content["max_tokens"]),
                 background=float(content["background"]),
+                ceiling=float(content.get("ceiling", 1.0)),
                 fingerprint=str(content["fingerprint"]),
                 query_prompt=str(content["prompts"]["query"]),
                 document_prompt=str(content["prompts"]["document"]),
@@ -94,6 +96,10 @@ class OnnxEmbedder:
     @property
     def background(self) -> float:
         return self._about.background
+
+    @property
+    def ceiling(self) -> float:
+        return self._about.ceiling
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dim) float32, unit length. DependencyFailed when the model cannot be run."""

@@ -66,9 +66,11 @@ class SentenceTransformersEmbedder:
         self._dim = int(self._model.get_embedding_dimension())
         self._fingerprint = _fingerprint(name_or_folder, self._model)
         self._lock = threading.Lock()  # the tokenizer keeps settings between calls
-        vectors = self.embed_documents(UNRELATED)
-        cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), k=1)]
-        self._background = float(np.clip(cosines.mean(), 0.0, 0.99))
+        documents, questions = self.embed_documents(UNRELATED), np.stack([*map(self.embed_query, UNRELATED)])
+        cosines = questions @ documents.T
+        others = cosines[~np.eye(len(UNRELATED), dtype=bool)]
+        self._background = float(np.clip(others.mean(), 0.0, 0.9))
+        self._ceiling = float(np.clip(cosines.diagonal().mean(), self._background + 0.05, 1.0))
 
     @property
     def dim(self) -> int:
@@ -81,6 +83,10 @@ class SentenceTransformersEmbedder:
     @property
     def background(self) -> float:
         return self._background
+
+    @property
+    def ceiling(self) -> float:
+        return self._ceiling
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dim) float32, unit length. DependencyFailed when the model cannot be run."""

@@ -86,6 +86,14 @@ def parser() -> argparse.ArgumentParser:
             help='only documents with this metadata, for example \'{"year": {"$gte": 2025}}\'',
         )
 
+    _add(
+        commands,
+        "reindex",
+        "give all documents vectors of another embedding model (EMBED_MODEL_NAME), while the former one answers",
+        "reindexing:reindex",
+        common,
+    )
+
     _docs(commands.add_parser("docs", help="list, show and remove documents"), common)
     _users(commands.add_parser("users", help="add, invite, list and disable accounts"), common)
     _keys(commands.add_parser("keys", help="list and rotate the keys that sign tokens"), common)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llamabda.adapters.openai import OpenAiGenerator
 
 DEPENDENCY = 5
+REINDEX = "run `llamabda reindex`; until it is done, the former model answers"
 ENOUGH_DISK = 1_000_000_000  # bytes: the models, their downloads, and some documents
 ENOUGH_MEMORY = 1_000_000_000  # bytes: a server with the demo's models and ten thousand chunks takes 0.7 GB
 PACKAGES = ("onnxruntime", "llama-cpp-python", "kreuzberg", "tokenizers", "fastapi", "numpy")
@@ -74,6 +75,7 @@ def _findings(console: Console) -> Iterator[Finding]:
     yield _checked("catalog", "the list of documents can be read", wiring.checks()["catalog"])
     embedder = _embedder(console)
     yield embedder
+    yield _vectors()
     if embedder.status == "ok":
         yield _checked("index", "chunks can be searched", wiring.checks()["index"])
     yield _generator(console)
@@ -154,9 +156,10 @@ def _sqlite() -> Finding:
 
 
 def _embedder(console: Console) -> Finding:
-    name = settings().embed_model_name
+    model = wiring.spaces().model()
+    name = model.name
     try:
-        wiring.prepare_embedder(offline=True)
+        wiring.prepare_embedder(offline=True, model=model)
     except ModelError as error:
         return _absent(
             "embedder", error, f"{name} is not here yet", "any command that needs it fetches it: `llamabda demo`"
@@ -164,13 +167,29 @@ def _embedder(console: Console) -> Finding:
 
     def works() -> str:
         wait_for(wiring.checks()["embedder"], "loading the embedding model", console)
-        vector = wiring.embedder().embed_query("Does it work?")
+        vector = wiring.space().embedder.embed_query("Does it work?")
         length = float((vector * vector).sum())
         if not 0.98 < length < 1.02:
             raise ModelError(f"{name} gives vectors of length {length:.3f} and not 1")
         return "ok"
 
     return _checked("embedder", f"{name} embeds", works)
+
+
+def _vectors() -> Finding:
+    """Whether the documents have vectors of the model that the settings name."""
+    wanted, live = wiring.wanted_model(), wiring.embeddings().live()
+    if live is None or not (documents := wiring.embeddings().left("")):
+        return Finding("vectors", "ok", "there are no documents yet")
+    if live.model == wanted:
+        left = wiring.embeddings().left(live.fingerprint)
+        return (
+            Finding("vectors", "ok", f"all {documents} documents were indexed with {wanted.name}")
+            if not left
+            else (Finding("vectors", "warn", f"{left} of {documents} documents lack vectors of {wanted.name}", REINDEX))
+        )
+    detail = f"EMBED_MODEL_NAME is {wanted.name}, the {documents} documents were indexed with {live.model.name}"
+    return Finding("vectors", "warn", detail, REINDEX)
 
 
 def _generator(console: Console) -> Finding:

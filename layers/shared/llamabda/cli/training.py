@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from llamabda.cli.console import Console
     from llamabda.ports import Embedder
+    from llamabda.space import Space
 
 BATCH_CHARS = 200_000  # of text handed over together: small files share batches, and a crash loses little
 MAX_FILE_BYTES = 500_000_000  # read whole into memory
@@ -46,6 +47,10 @@ class CountingEmbedder:
     def background(self) -> float:
         return self._inner.background
 
+    @property
+    def ceiling(self) -> float:
+        return self._inner.ceiling
+
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         vectors = self._inner.embed_documents(texts)
         self._count(len(texts))
@@ -68,8 +73,11 @@ class Training:
         self._ids: set[str] = set()
         self._embedded = 0
         self._began = time.monotonic()
-        embedder = CountingEmbedder(wiring.embedder(), self._count)
-        self._ingest: Ingest = replace(wiring.ingest(), embedder=lambda: embedder)
+        self._ingest: Ingest = replace(wiring.ingest(), space=self._space)
+
+    def _space(self) -> Space:
+        space = wiring.space()
+        return replace(space, embedder=CountingEmbedder(space.embedder, self._count))
 
     @property
     def failed(self) -> list[Trained]:

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from llamabda.adapters.sqlite import embeddings
 from llamabda.adapters.sqlite.database import Database
 from llamabda.errors import InvalidInput
 from llamabda.types import DocState, Document, DocumentPage, GenerationKey, Metadata, Pending
@@ -49,13 +50,15 @@ _LIVE_BATCH = 200  # documents per query: SQLite takes a bounded number of param
 
 
 class SqliteCatalog:
-    """The Catalog port over two tables; every method is one transaction."""
+    """The Catalog port over two tables of its own; every method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         database.script(_SCHEMA)
         database.add_columns("documents", {"recipe": "TEXT NOT NULL DEFAULT ''"})
         database.add_columns("generations", _PENDING)
+        database.script(embeddings.SCHEMA)
+        database.script(embeddings.FROM_RECIPES)
 
     def begin(
         self,
@@ -157,10 +160,12 @@ class SqliteCatalog:
         size: int,
         chunks: int,
         recipe: str = "",
+        fingerprint: str = "",
         sequencer: str | None = None,
     ) -> bool:
         now = _now()
         with self._database.write() as db:
+            embeddings.check(db, fingerprint)
             row = db.execute(
                 "SELECT live_generation, deleted_upto, sequencer, last_generation, state FROM documents"
                 " WHERE tenant = ? AND id = ?",
@@ -209,6 +214,7 @@ class SqliteCatalog:
             db.execute(
                 "UPDATE generations SET went_live = 1 WHERE tenant = ? AND doc_id = ? AND generation = ?", _row(key)
             )
+            embeddings.mark(db, key, fingerprint)
             if live is not None:
                 _bury(db, GenerationKey(key.tenant, key.doc_id, live), now)
         return True
@@ -305,7 +311,9 @@ class SqliteCatalog:
         return [GenerationKey(*row) for row in rows]
 
     def swept(self, keys: Iterable[GenerationKey]) -> None:
+        keys = list(keys)
         with self._database.write() as db:
+            embeddings.forget(db, keys)
             db.executemany(
                 "DELETE FROM generations WHERE tenant = ? AND doc_id = ? AND generation = ?",
                 [_row(key) for key in keys],
