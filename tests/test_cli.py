@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from llamabda import wiring
+from llamabda.background import Background, Once
 from llamabda.cli import main
 from llamabda.cli.console import visible
 from llamabda.errors import DependencyFailed
@@ -472,3 +473,59 @@ def test_a_secret_setting_that_is_wrong_is_not_shown(run, use_server):
     assert code == 2
     assert "GENERATOR_URL: Value error, no user name or password in the address" in err
     assert "hunter2" not in out + err
+
+
+@pytest.fixture
+def two_models(monkeypatch):
+    """A second embedding model beside the usual one."""
+
+    class Other(WordEmbedder):
+        fingerprint = "other-256"
+
+    monkeypatch.setattr(wiring, "load_embedder", lambda model: Other() if model.name == "other" else WordEmbedder())
+
+    def choose(name: str) -> None:
+        monkeypatch.setenv("EMBED_MODEL_NAME", name)
+        settings.cache_clear()
+        for known, provider in list(vars(wiring).items()):
+            if isinstance(provider, Once):
+                monkeypatch.setattr(wiring, known, Once(provider._make))
+        monkeypatch.setattr(wiring, "_space", Background(lambda: wiring.spaces().load(), name="embedder"))
+
+    return choose
+
+
+def test_reindex_gives_the_documents_vectors_of_another_model(run, folder, home, two_models):
+    run("ingest", str(folder))
+    total = wiring.embeddings().left("")
+    two_models("other")
+    code, out, _ = run("doctor", "--json")
+    (vectors,) = [check for check in json.loads(out)["checks"] if check["name"] == "vectors"]
+    assert (vectors["status"], "llamabda reindex" in vectors["advice"]) == ("warn", True)
+    assert "EMBED_MODEL_NAME is other" in vectors["detail"]
+    code, out, err = run("reindex", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["documents"], told["adopted"], told["fingerprint"], told["failed"]) == (total, True, "other-256", [])
+    assert told["chunks"] >= total
+    assert "other answers now" in err
+    code, out, _ = run("doctor", "--json")
+    (vectors,) = [check for check in json.loads(out)["checks"] if check["name"] == "vectors"]
+    assert vectors["status"] == "ok"
+    code, out, err = run("reindex", "--json")
+    assert (code, json.loads(out)["documents"]) == (0, 0)
+    code, out, _ = run("search", "warranty", "--json")
+    assert code == 0
+
+
+def test_reindex_says_what_it_could_not_make(run, folder, home, two_models):
+    run("ingest", str(folder))
+    (key, *_) = wiring.embeddings().unmade("", limit=1)
+    wiring.texts().delete([key])
+    two_models("other")
+    code, _, err = run("reindex")
+    assert code == 1
+    assert f"failed: {key.doc_id} of shared: its text is missing: train it again, or delete it" in err
+    assert "the former model goes on answering" in err
+    code, _, _ = run("search", "warranty", "--json")
+    assert code == 0

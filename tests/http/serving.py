@@ -52,7 +52,8 @@ class Server:
 
     def _drain(self) -> None:
         assert self.process.stderr is not None
-        self.lines += list(self.process.stderr)
+        for line in self.process.stderr:
+            self.lines.append(line)
 
     def stop(self) -> None:
         if self.process.poll() is None:
