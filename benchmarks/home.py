@@ -46,9 +46,16 @@ def _document(name: str, texts: list[str], vectors: np.typing.NDArray[np.float32
     for ordinal, text in enumerate(texts):
         chunks.append(Chunk(SHARED_TENANT, name, generation, ordinal, start, start + len(text), text, digest, {}))
         start += len(text) + 2
-    wiring.space().index.add(chunks, vectors)
+    space = wiring.space()
+    space.index.add(chunks, vectors)
     wiring.catalog().commit(
-        key, source="bench", metadata={}, sha256=digest, size=len(source.encode()), chunks=len(chunks)
+        key,
+        source="bench",
+        metadata={},
+        sha256=digest,
+        size=len(source.encode()),
+        chunks=len(chunks),
+        fingerprint=space.fingerprint,
     )
 
 

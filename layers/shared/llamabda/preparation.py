@@ -76,8 +76,9 @@ def again(document: Document, text: str) -> Prepared:
     """Cuts the text of a document that is live as it was cut before."""
     if document.generation is None:
         raise AssertionError("a document that is not live has no text")
-    size, _, overlap = document.recipe.partition(":")[2].partition("/")
-    pending = Pending(document.source, document.metadata, instructions(Chunking(int(size), int(overlap))), None)
+    cut = re.fullmatch(r"\d+:(\d+)/(\d+)", document.recipe)
+    chunking = Chunking() if cut is None else Chunking(int(cut[1]), int(cut[2]))  # none: from before it was kept
+    pending = Pending(document.source, document.metadata, instructions(chunking), None)
     return prepare(GenerationKey(document.tenant, document.id, document.generation), pending, text)
 
 

@@ -214,7 +214,8 @@ class SqliteCatalog:
             db.execute(
                 "UPDATE generations SET went_live = 1 WHERE tenant = ? AND doc_id = ? AND generation = ?", _row(key)
             )
-            embeddings.mark(db, key, fingerprint)
+            if fingerprint:
+                embeddings.mark(db, key, fingerprint)
             if live is not None:
                 _bury(db, GenerationKey(key.tenant, key.doc_id, live), now)
         return True
