@@ -17,6 +17,7 @@ from benchmarks import (
     machine,
     plot,
     quality_part,
+    reindex,
     report,
     retrieval,
     server,
@@ -40,6 +41,7 @@ PARTS: dict[str, Callable[[Plan], Iterable[Row | Section]]] = {
     "leaving": leaving.run,
     "login": login.run,
     "soak": soak.run,
+    "reindex": reindex.run,
     "quality": quality_part.run,
 }
 RESULTS = ROOT / "benchmarks" / "results"
