@@ -33,10 +33,18 @@ class Exported:
     about: Mapping[str, Any]
 
     @property
+    def of(self) -> str:
+        """What it was made of: a path, or a name of the hub."""
+        return str(self.source["path"] if self.source["kind"] == "folder" else self.source["name"])
+
+    def is_of(self, model: str) -> bool:
+        """Whether it was made of this folder, or of this name of the hub."""
+        return self.of == (absolute(Path(model)) if self.source["kind"] == "folder" else model)
+
+    @property
     def original(self) -> Path | None:
         """The folder that it was made of; None for one of the hub, or when that is no longer there."""
-        path = Path(self.source.get("path", ""))
-        return path if self.source["kind"] == "folder" and is_original(path) else None
+        return Path(self.of) if self.source["kind"] == "folder" and is_original(Path(self.of)) else None
 
     @property
     def outdated(self) -> bool:
@@ -65,7 +73,7 @@ def find(name: str, cache: Path) -> Exported | None:
     """By the name that it was given, else by the folder that it was made of."""
     known = every(cache)
     path = absolute(local_path(name))
-    matches = [one for one in known if one.name == name] or [one for one in known if one.source.get("path") == path]
+    matches = [one for one in known if one.name == name] or [one for one in known if one.of == path]
     return matches[0] if matches else None
 
 
@@ -78,7 +86,7 @@ def find_folder(name: str, cache: Path, say: Callable[[str], None], *, prepared:
         return found.original
     if found.outdated:
         say(
-            f"{found.source['path']} was changed since it was exported, and {name} is still what it was: "
+            f"{found.of} was changed since it was exported, and {name} is still what it was: "
             f"`llamabda models export` makes it anew"
         )
     return found.folder
@@ -122,6 +130,7 @@ def _read(folder: Path) -> Exported | None:
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         about = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        return Exported(folder, str(record["name"]), dict(record["source"]), dict(about))
+        found = Exported(folder, str(record["name"]), dict(record["source"]), dict(about))
+        return found if found.of else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

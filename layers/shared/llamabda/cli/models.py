@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llamabda import exported, models, wiring
@@ -78,12 +77,12 @@ def get(arguments: Namespace, console: Console) -> int:
 
 
 def export_model(arguments: Namespace, console: Console) -> int:
-    from llamabda.export import Wishes, export, require_packages
+    from llamabda.export import Wishes, export
 
-    require_packages()
-    model, name = _named(arguments.model, arguments.name, console)
+    name = _checked_name(arguments.model, arguments.name)
+    source = _source(arguments.model, name, console)
     made = export(
-        model,
+        source,
         name=name,
         cache=wiring.models_dir(),
         threads=available_cpus(),
@@ -145,33 +144,35 @@ def _exported() -> list[Row]:
     ]
 
 
-def _named(model: str, wanted: str | None, console: Console) -> tuple[str, str]:
-    """What to export, and what it shall be called. Under a name of the catalogue it could never be found."""
-    if wanted in CATALOGUE or (wanted is None and model in CATALOGUE):
-        raise InvalidInput(
-            f"{wanted or model} is in the catalogue, ready made: `llamabda models get {wanted or model}`; "
-            "to export it all the same, give it another --name"
-        )
-    if wanted is not None and not wanted.strip():
+def _checked_name(model: str, wanted: str | None) -> str:
+    """What the export shall be called. Under a name of the catalogue it could never be found."""
+    folder = exported.local_path(model)
+    name = (folder.resolve().name if folder.is_dir() else model) if wanted is None else wanted.strip()
+    if not name:
         raise InvalidInput("--name is empty", loc=("name",))
-    if model in CATALOGUE:
-        source = models.fetch(model, cache=wiring.models_dir(), progress=console.progress, prepared=False)
-    else:
-        source = exported.local_path(model)
-    name = wanted or (source.resolve().name if source.is_dir() else model)
-    known = exported.find(name, wiring.models_dir())
-    if known is not None and known.name == name and not _made_of(known, model, source):
-        raise Conflict(
-            f"{name} is already the name of an export of {known.source.get('path') or known.source.get('name')}; "
-            "give this one another --name"
+    if name in CATALOGUE:
+        raise InvalidInput(
+            f"{name} is in the catalogue, ready made: `llamabda models get {name}`; to export all the same, give "
+            "another --name",
+            loc=("name",),
         )
-    return (str(source) if source.is_dir() else model), name
+    return name
 
 
-def _made_of(known: exported.Exported, model: str, source: Path) -> bool:
-    if known.source["kind"] == "hub":
-        return bool(known.source["name"] == model)
-    return bool(known.source["path"] == exported.absolute(source))
+def _source(model: str, name: str, console: Console) -> str:
+    """The folder or the hub's name. Conflict when the name stands for an export of another model already."""
+    from llamabda.export import require_packages
+
+    if model in CATALOGUE:
+        require_packages()  # before anything is fetched for nothing
+        path = models.fetch(model, cache=wiring.models_dir(), progress=console.progress, prepared=False)
+    else:
+        path = exported.local_path(model)
+    source = str(path) if path.is_dir() else model
+    known = exported.find(name, wiring.models_dir())
+    if known is not None and known.name == name and not known.is_of(source):
+        raise Conflict(f"{name} is already the name of an export of {known.of}; give this one another --name")
+    return source
 
 
 def _lines(about: Mapping[str, Any]) -> list[tuple[str, str]]:
