@@ -108,7 +108,7 @@ class Quantiser:
 
     def _activation(self, x: str) -> tuple[str, str, str]:
         if x not in self._quantised:
-            self._quantised[x] = (f"{x}.int8", f"{x}.scale", f"{x}.zero")
+            self._quantised[x] = (f"{x}.quantised", f"{x}.quantised.scale", f"{x}.quantised.zero")
             self._add("DynamicQuantizeLinear", [x], list(self._quantised[x]))
         return self._quantised[x]
 

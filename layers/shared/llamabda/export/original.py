@@ -57,7 +57,7 @@ class Original:
             source = {"kind": "hub", "name": name, "revision": revision}
             options |= {"revision": revision} if revision else {"local_files_only": True}
         model = load(name, threads=threads, **options).float().eval()
-        _require_one_pipeline(name, model)
+        _require_one_way(name, model)
         if card is None:
             card = Card.parse(getattr(model, "_model_card_text", None) or "")
         model.max_seq_length = _limit(model, wishes.max_tokens)
@@ -124,13 +124,12 @@ def _in_library_cache(name: str) -> bool:
     return isinstance(try_to_load_from_cache(name, "config.json"), str)
 
 
-def _require_one_pipeline(name: str, model: Any) -> None:
+def _require_one_way(name: str, model: Any) -> None:
     """ModelError when not every text takes the same way through the model."""
-    kinds = [type(module).__name__ for module in model]
-    if "Router" in kinds:
-        raise _cannot(name, "it sends queries and documents through different modules (Router)")
-    if "text" not in getattr(model, "modalities", ["text"]):
-        raise _cannot(name, "it does not take texts")
+    if any(kind.__name__ == "Router" for module in model for kind in type(module).__mro__):
+        raise _cannot(name, "it may send queries and documents through different modules (Router)")
+    if getattr(model.tokenizer, "backend_tokenizer", None) is None:
+        raise _cannot(name, f"its tokenizer ({type(model.tokenizer).__name__}) has no fast version in transformers")
 
 
 def _require_prompts_in_the_mean(name: str, model: Any) -> None:

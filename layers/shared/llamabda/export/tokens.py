@@ -30,16 +30,10 @@ SAMPLES = (
 
 
 def write(original: Original, file: Path) -> None:
-    """ModelError when the tokenizer cannot be had alone, or gives other ids alone than in the model."""
+    """ModelError when it gives other ids alone than in the model."""
     import tokenizers
 
-    found = getattr(original.model.tokenizer, "backend_tokenizer", None)
-    if not isinstance(found, tokenizers.Tokenizer):
-        raise ModelError(
-            f"{original.name} cannot be exported: its tokenizer ({type(original.model.tokenizer).__name__}) has no "
-            "fast version; EMBED_BACKEND=sentence_transformers runs it as it is"
-        )
-    alone = tokenizers.Tokenizer.from_str(found.to_str())
+    alone = tokenizers.Tokenizer.from_str(original.model.tokenizer.backend_tokenizer.to_str())
     alone.no_padding()
     alone.no_truncation()
     alone.save(str(file))
