@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from llamabda.errors import ModelError
-from llamabda.export import check, int8
+from llamabda.export import check, fingerprint_of, int8
 from llamabda.export.card import Card
 from llamabda.export.check import Vectors, compare
 
@@ -112,6 +112,24 @@ def test_what_is_no_weight_matrix_and_no_large_table_stays_as_it_is(quantised):
     assert {"positions", "stack", "dense"} <= {tensor.name for tensor in graph.initializer}
     np.testing.assert_array_equal(expected[1], found[1])
     assert np.corrcoef(expected[0].ravel(), found[0].ravel())[0, 1] > 0.999
+
+
+def test_whatever_changes_a_vector_changes_the_fingerprint_and_nothing_else_does(tmp_path):
+    about = {"name": "own/Small Model", "precision": "int8", "max_tokens": 8, "prompts": {"query": "", "document": ""}}
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    first = fingerprint_of(about, tmp_path)
+    assert first.startswith("small-model-int8-")
+    (tmp_path / "embedder.json").write_text("{}")
+    assert fingerprint_of(about | {"background": 0.5, "licence": "MIT"}, tmp_path) == first
+    others = [
+        fingerprint_of(about | change, tmp_path)
+        for change in ({"max_tokens": 9}, {"prompts": {"query": "q: ", "document": ""}}, {"precision": "float32"})
+    ]
+    for file, content in (("tokenizer.json", b"[]"), ("model.onnx", b"Graph"), ("model.onnx.data", b"weights")):
+        (tmp_path / file).write_bytes(content)
+        others.append(fingerprint_of(about, tmp_path))
+    assert len({first, *others}) == 7
 
 
 class Fixed:

@@ -161,7 +161,7 @@ def _described(
         "licence": original.licence,
         "precision": precision,
     }
-    about["fingerprint"] = _fingerprint(about, folder)
+    about["fingerprint"] = fingerprint_of(about, folder)
     file = folder / exported.DESCRIPTION
     file.write_text(json.dumps(about), encoding="utf-8")
     embedder = OnnxEmbedder(folder, threads=threads)
@@ -173,7 +173,7 @@ def _described(
     return about, agreement
 
 
-def _fingerprint(about: Mapping[str, Any], folder: Path) -> str:
+def fingerprint_of(about: Mapping[str, Any], folder: Path) -> str:
     """Of all that decides a vector: the graph with its weights, the tokenizer, the limit and the prompts."""
     digest = sha256(json.dumps([about["max_tokens"], about["prompts"]], sort_keys=True).encode())
     for path in sorted(folder.iterdir()):
