@@ -96,7 +96,7 @@ def require_packages() -> None:
     missing = [carrier for package, carrier in PACKAGES.items() if importlib.util.find_spec(package) is None]
     if missing:
         raise ConfigurationError(
-            f"exporting a model needs {', '.join(missing)}, which is not installed: install torch, then "
+            f"exporting a model needs packages that are not installed ({', '.join(missing)}): install torch, then "
             "llamabda[export]; models of the catalogue need neither (`llamabda models list`)"
         )
 
