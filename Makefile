@@ -47,7 +47,7 @@ lock: ## resolve the dependencies anew and write locks/ (needs the network)
 	@$(BIN)/uv lock --quiet --upgrade
 	@$(EXPORT) --extra local --no-dev --group build --output-file locks/local.txt
 	@$(EXPORT) --extra local --group dev --output-file locks/dev.txt
-	@$(EXPORT) --extra sentence-transformers --no-dev --prune torch --output-file locks/sentence-transformers.txt
+	@$(EXPORT) --extra export --no-dev --prune torch --output-file locks/sentence-transformers.txt
 	@rm -f uv.lock
 	@git diff --stat -- locks
 

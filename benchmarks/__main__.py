@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks import (
     corpus,
     embedding,
+    export,
     generation,
     leaving,
     login,
@@ -35,6 +36,7 @@ from llamabda.settings import settings
 PARTS: dict[str, Callable[[Plan], Iterable[Row | Section]]] = {
     "start": start.run,
     "embedding": embedding.run,
+    "export": export.run,
     "retrieval": retrieval.run,
     "generation": generation.run,
     "server": server.run,

@@ -1,4 +1,4 @@
-"""Makes `.venv-bench`: torch and sentence-transformers, the rival of `make bench`.
+"""Makes `.venv-bench`: torch, sentence-transformers and what exports models, the rival of `make bench`.
 
 torch stays out of every lock and out of `.venv`: it comes first, alone, from whatever index pip is configured for; on
 top come the locked packages, verified. Running this again does nothing once all of it is there. Exit code 1, and a line

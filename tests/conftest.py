@@ -17,3 +17,15 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no evaluation data at {folder}: set LLAMABDA_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def minilm_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packaged MiniLM, exported from its folder as it was published: half a minute, and torch."""
+    from llamabda.export import export
+    from llamabda.models import fetch
+    from llamabda.wiring import models_dir
+
+    published = fetch("sentence-transformers/all-MiniLM-L6-v2", cache=models_dir(), prepared=False)
+    cache = tmp_path_factory.mktemp("exports")
+    return export(str(published), name="minilm", cache=cache, threads=2, say=print).folder

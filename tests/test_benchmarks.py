@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import mmap
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import corpus, plot, report
+from benchmarks import corpus, export, plot, report
 from benchmarks.measure import OURS, Row, Samples, Section, Unavailable, in_turns
+from benchmarks.quality import Question
 from benchmarks.workers.client import Worker
 from benchmarks.workers.loop import memory
 
@@ -139,3 +142,30 @@ def test_with_evaluation_data_the_texts_are_real_ones(data_dir: Path) -> None:
     assert "scifact" in real.name
     assert len(real.documents) > 2000
     assert all(10 <= len(question.split()) <= 20 for question in real.questions)
+
+
+def test_the_loss_of_an_export_is_a_share_of_what_the_original_finds() -> None:
+    found = {"original": 0.8, "exported": 0.796}
+    row = export._row(983, found, "int8")
+    assert export.loss_of(row) == pytest.approx(0.005)
+    assert "loss 0.50%" in row.note
+    assert export.loss_of(export._row(983, {"original": 0.8, "exported": 0.9}, "int8")) < 0
+    with pytest.raises(Unavailable):
+        export.loss_of(Row("export", "nothing found", "", Samples(OURS, (0.0,)), (Samples("original", (0.0,)),)))
+
+
+def test_documents_rank_by_their_cosine_alone() -> None:
+    questions = [Question("q1", "", relevant=(("b", 1),)), Question("q2", "", relevant=(("a", 2), ("c", 1)))]
+    vectors = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+    queries = np.array([[0.6, 0.8], [0.8, 0.6]], np.float32)
+    second = (2 / math.log2(3) + 1 / math.log2(4)) / (2 + 1 / math.log2(3))
+    assert export._ndcg(["a", "b", "c"], vectors, questions, queries) == pytest.approx((1 + second) / 2)
+
+
+def test_a_quick_run_keeps_every_judged_document_and_the_same_others() -> None:
+    documents = [(str(number), "text") for number in range(5_000)]
+    judged = {"3", "4999"}
+    kept = export._some(documents, judged)
+    assert len(kept) == len(judged) + export.OTHERS
+    assert judged <= {key for key, _ in kept}
+    assert kept == export._some(documents, judged)

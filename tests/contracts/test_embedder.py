@@ -1,4 +1,5 @@
-"""What every Embedder promises, over onnxruntime and over sentence-transformers, with the default model."""
+"""What every Embedder promises, over onnxruntime (prepared without torch, and exported with it) and over
+sentence-transformers, with the default model."""
 
 from __future__ import annotations
 
@@ -59,7 +60,13 @@ def torch(source):
     return SentenceTransformersEmbedder(str(source), threads=2)
 
 
-@pytest.fixture(params=["onnx", "torch"] if INSTALLED else ["onnx"])
+@pytest.fixture(scope="session")
+def exported(minilm_export):
+    """The same model, made by `llamabda models export`."""
+    return OnnxEmbedder(minilm_export, threads=2)
+
+
+@pytest.fixture(params=["onnx", "torch", "exported"] if INSTALLED else ["onnx"])
 def embedder(request):
     return request.getfixturevalue(request.param)
 

@@ -166,7 +166,7 @@ class BertGraph:
         from onnx import TensorProto
 
         table = self._weight("embeddings.word_embeddings.weight")
-        scales = _scales(table, axis=1, limit=TABLE_LIMIT)
+        scales = scales_of(table, axis=1, limit=TABLE_LIMIT)
         rows = np.rint(table / scales).astype(np.int8)
         looked_up = self._op("Gather", [self._constant("words", rows), "input_ids"])
         scale = self._op("Gather", [self._constant("words.scale", scales), "input_ids"])
@@ -216,7 +216,7 @@ class BertGraph:
         """`x @ weight.T`; `weight` is (out, in) as torch keeps it."""
         import numpy as np
 
-        scales = _scales(weight, axis=1, limit=WEIGHT_LIMIT)
+        scales = scales_of(weight, axis=1, limit=WEIGHT_LIMIT)
         columns = np.rint(weight / scales).astype(np.int8).T
         inputs = [
             x,
@@ -257,7 +257,7 @@ class BertGraph:
         return ",".join(names)
 
 
-def _scales(weight: NDArray[np.float32], *, axis: int, limit: int) -> NDArray[np.float32]:
+def scales_of(weight: NDArray[np.float32], *, axis: int, limit: int) -> NDArray[np.float32]:
     """One scale per row, (rows, 1): the row's largest magnitude becomes `limit`."""
     import numpy as np
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import re
-import shutil
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from llamabda import downloads
+from llamabda import cached_folder, downloads, exported
 from llamabda.catalogue import CATALOGUE, Entry
 from llamabda.errors import ModelError
 
@@ -56,23 +51,23 @@ def fetch(
 ) -> Path:
     """The folder of an embedder, or the file of a generator, ready to use.
 
-    `name`: one of the catalogue, or the path or `file:` URL of something on this machine, which is used as it is.
-    `preparations`: those that the catalogue's entries name; those of embedders are built in.
-    `prepared=False` gives the files as they were published. With a warm cache neither the network
-    is used nor anything hashed.
+    `name`: one of the catalogue, then what `llamabda models export` made under that name or of that folder, then the
+    path or `file:` URL of something on this machine, which is used as it is.
+    `preparations`: those that the catalogue's entries name; those of embedders are built in. `prepared=False` gives
+    the files as they were published. With a warm cache neither the network is used nor anything hashed.
 
     ModelError: unknown name, not to be had, not what its SHA-256 says, or offline and not in the cache.
     """
     entry = catalogue.get(name)
-    if entry is None:
-        return _local(name, catalogue)
     say = progress or _silent
+    if entry is None:
+        return exported.find_folder(name, cache, say, prepared=prepared) or _local(name, catalogue, prepared=prepared)
     place = _place(entry, cache, prepared=prepared and entry.preparation is not None)
     if not _intact(place):
         if offline:
             raise ModelError(f"model {name} is not in the cache {cache}, and fetching is switched off")
         try:
-            with _locked(place, entry, say):
+            with cached_folder.locked(place.folder, wait=lambda file: say(_waiting(entry, file))):
                 if not _intact(place):  # another process may have been faster
                     _make(entry, place, cache, preparations or {}, say, prepared=prepared)
         except OSError as exc:
@@ -84,14 +79,27 @@ def _silent(_line: str) -> None:
     pass
 
 
-def _local(name: str, catalogue: Mapping[str, Entry]) -> Path:
-    text = urllib.request.url2pathname(name[5:].removeprefix("//")) if name.startswith("file:") else name
-    path = Path(text).expanduser()
-    if text and path.exists():
+def _waiting(entry: Entry, file: Path) -> str:
+    return f"waiting for another process that is fetching {entry.name} (lock file {file})"
+
+
+def cached(entry: Entry, cache: Path) -> bool:
+    """Whether it is there, ready to use."""
+    return _intact(_place(entry, cache, prepared=entry.preparation is not None))
+
+
+def _local(name: str, catalogue: Mapping[str, Entry], *, prepared: bool) -> Path:
+    path = exported.local_path(name)
+    if name and path.exists():
+        if prepared and exported.is_original(path):
+            raise ModelError(
+                f"{path} is a sentence-transformers folder that was not exported yet: run `llamabda models export "
+                f"{path}`, or set EMBED_BACKEND=sentence_transformers to run it with torch"
+            )
         return path
     raise ModelError(
-        f"unknown model {name!r}: neither a file or folder here nor in the catalogue; known names: "
-        + ", ".join(sorted(catalogue))
+        f"unknown model {name!r}: neither a file or folder here, nor exported (`llamabda models export` takes any "
+        f"sentence-transformers model), nor in the catalogue; known names: {', '.join(sorted(catalogue))}"
     )
 
 
@@ -125,40 +133,14 @@ def _generator_file(entry: Entry, *, prepared: bool) -> str:
 
 
 def _intact(place: _Place) -> bool:
-    """Whether the model is there as it was put there: sizes and times are looked at; only where a time differs (a
-    copied cache) the file is hashed."""
+    """Whether the model is there as it was put there."""
     try:
         record = json.loads(place.record.read_text(encoding="utf-8"))
         if record["key"] != place.key:
             return False
-        for path, file in record["files"].items():
-            status = (place.folder / path).stat()
-            if status.st_size != file["size"]:
-                return False
-            if int(status.st_mtime) != file["mtime"] and _sha256(place.folder / path) != file["sha256"]:
-                return False
+        return cached_folder.unchanged(place.folder, record["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return True
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextmanager
-def _locked(place: _Place, entry: Entry, say: Callable[[str], None]) -> Iterator[None]:
-    """One process at a time makes a model; the lock ends with its process, however that ends."""
-    place.folder.parent.mkdir(parents=True, exist_ok=True)
-    file = place.folder.with_name(place.folder.name + ".lock")
-    with file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another process that is fetching {entry.name} (lock file {file})")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _make(
@@ -172,11 +154,9 @@ def _make(
 ) -> None:
     """Downloads and prepares beside the final place, then moves there in one step."""
     prepare = _preparation(entry, preparations) if prepared else None
-    work = place.folder.with_name(place.folder.name + ".new")
-    shutil.rmtree(work, ignore_errors=True)  # of a process that was killed; we hold the lock
-    source, target = work / "source", work / "target"
-    try:
-        source.mkdir(parents=True)
+    with cached_folder.workshop(place.folder) as work:
+        source, target = work / "source", work / "target"
+        source.mkdir()
         _check_space(entry, work)
         parts = cache / ".parts"
         downloads.download(entry.files, source, parts=parts, download_size=entry.download_size, report=say)
@@ -192,9 +172,7 @@ def _make(
                 (source / "about.json").write_text(json.dumps(_about(entry)), encoding="utf-8")
                 prepare(source, target, entry.preparation)
         _write_record(place, target)
-        _swap(target, place.folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        cached_folder.swap(target, place.folder)
     say(f"{entry.name} is ready in {place.folder}")
 
 
@@ -222,22 +200,5 @@ def _check_space(entry: Entry, folder: Path) -> None:
 
 
 def _write_record(place: _Place, folder: Path) -> None:
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        status = path.stat()
-        files[path.relative_to(folder).as_posix()] = {
-            "size": status.st_size,
-            "mtime": int(status.st_mtime),
-            "sha256": _sha256(path),
-        }
+    files = cached_folder.taken_down(folder, (path for path in folder.rglob("*") if path.is_file()))
     (folder / RECORD).write_text(json.dumps({"key": place.key, "files": files}, indent=1), encoding="utf-8")
-
-
-def _swap(new: Path, folder: Path) -> None:
-    """A folder cannot replace a filled one: the old one steps aside first."""
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)

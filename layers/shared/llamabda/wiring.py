@@ -66,6 +66,10 @@ def cache_dir() -> Path:
     return Path(own or f"{base}/llamabda").expanduser()
 
 
+def models_dir() -> Path:
+    return cache_dir() / "models"
+
+
 @Once
 def database() -> Database:
     _refuse_on_lambda()
@@ -200,7 +204,7 @@ def prepare_embedder(
     prepared = chosen.backend == "onnx"
     return models.fetch(
         chosen.name,
-        cache=cache_dir() / "models",
+        cache=models_dir(),
         progress=progress,
         offline=offline,
         prepared=prepared,
@@ -209,18 +213,17 @@ def prepare_embedder(
 
 def prepare_generator(progress: Callable[[str], None] | None = None, *, offline: bool = False) -> Path | None:
     """The configured GGUF file, fetched and prepared when it is not there yet; None when none is configured."""
+    if not settings().model_path:
+        return None
+    return prepare_model(settings().model_path, progress, offline=offline)
+
+
+def prepare_model(name: str, progress: Callable[[str], None] | None = None, *, offline: bool = False) -> Path:
+    """The folder of an embedder or the file of a generator, whichever `name` is, fetched and prepared."""
     from llamabda import models
     from llamabda.adapters.llama_cpp import requantize
 
-    if not settings().model_path:
-        return None
-    return models.fetch(
-        settings().model_path,
-        cache=cache_dir() / "models",
-        progress=progress,
-        offline=offline,
-        preparations={"Q4_0": requantize},
-    )
+    return models.fetch(name, cache=models_dir(), progress=progress, offline=offline, preparations={"Q4_0": requantize})
 
 
 def load_embedder(model: EmbeddingModel) -> Embedder:

@@ -39,7 +39,7 @@ class Description:
     def read(cls, file: Path) -> Description:
         try:
             content: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            return cls(
+            found = cls(
                 name=str(content["name"]),
                 dim=int(content["dim"]),
                 max_tokens=int(content["max_tokens"]),
@@ -49,6 +49,9 @@ class Description:
                 query_prompt=str(content["prompts"]["query"]),
                 document_prompt=str(content["prompts"]["document"]),
             )
+            if not 0 <= found.background < found.ceiling <= 1:
+                raise ValueError(f"background {found.background} and ceiling {found.ceiling} are no range of cosines")
+            return found
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise ModelError(f"{file} does not describe an embedding model: {exc!r}") from exc
 
@@ -56,9 +59,9 @@ class Description:
 class OnnxEmbedder:
     """Embeds one text at a time: no padding is computed, and a text's vector cannot depend on its batch mates.
 
-    `folder` is one that `llamabda.bert_onnx.prepare` made. `threads` documents are embedded at the same time, each by
-    one thread: that keeps every core at work without the threads of one text waiting for each other. A question comes
-    alone: all threads share it, which gives the same vector a fifth sooner.
+    `folder` is one that `llamabda.bert_onnx.prepare` or `llamabda.export` made. `threads` documents are embedded at
+    the same time, each by one thread: that keeps every core at work without the threads of one text waiting for each
+    other. A question comes alone: all threads share it, which gives the same vector a fifth sooner.
     """
 
     def __init__(self, folder: Path, *, threads: int) -> None:
@@ -66,19 +69,12 @@ class OnnxEmbedder:
         if missing:
             raise ModelError(
                 f"{folder} is not an embedding model prepared for onnxruntime: it has no {', '.join(missing)}; "
-                "use a name from the catalogue, or EMBED_BACKEND=sentence_transformers for any other model"
+                "use a name of `llamabda models list`, or make one of another model with `llamabda models export`"
             )
         import onnxruntime
-        import tokenizers
 
         self._about = Description.read(folder / "embedder.json")
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as exc:
-            raise ModelError(f"{folder / 'tokenizer.json'} cannot be loaded: {exc}") from exc
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self._about.max_tokens)
-
+        self._tokenizer = tokenizer(folder / "tokenizer.json", max_tokens=self._about.max_tokens)
         onnxruntime.disable_telemetry_events()
         self._threads = max(1, threads)
         self._alone = _session(folder / "model.onnx", threads=1)
@@ -129,6 +125,19 @@ class OnnxEmbedder:
             ) from exc
         vector: NDArray[np.float32] = vectors[0]
         return vector
+
+
+def tokenizer(file: Path, *, max_tokens: int) -> Any:
+    """A `tokenizers.Tokenizer` that cuts and does not pad. ModelError when the file does not hold one."""
+    import tokenizers
+
+    try:
+        loaded = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as exc:
+        raise ModelError(f"{file} cannot be loaded: {exc}") from exc
+    loaded.no_padding()
+    loaded.enable_truncation(max_tokens)
+    return loaded
 
 
 def _session(file: Path, *, threads: int) -> Any:

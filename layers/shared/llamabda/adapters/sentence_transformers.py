@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from llamabda.errors import ConfigurationError, DependencyFailed, ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from llamabda.ports import Embedder
 
 BATCH_SIZE = 16
 # Tokenizing is linear in the text while only the first tokens count: what lies beyond is not looked at.
@@ -43,34 +46,12 @@ class SentenceTransformersEmbedder:
     """
 
     def __init__(self, name_or_folder: str, *, threads: int) -> None:
-        if Path(name_or_folder).is_dir() and not (Path(name_or_folder) / "modules.json").is_file():
-            raise ModelError(
-                f"{name_or_folder} is not a folder that sentence-transformers saved: it has no modules.json"
-            )
-        try:
-            import sentence_transformers
-            import torch
-            import transformers
-        except ImportError as exc:
-            raise ConfigurationError(
-                f"EMBED_BACKEND=sentence_transformers needs {exc.name}, which is not installed: install torch, then "
-                "llamabda[sentence-transformers]; or use EMBED_BACKEND=onnx"
-            ) from exc
-        transformers.utils.logging.disable_progress_bar()  # or loading draws one on stderr
-        torch.set_num_threads(max(1, threads))
-        try:
-            self._model: Any = sentence_transformers.SentenceTransformer(name_or_folder, device="cpu")
-        except (OSError, ValueError, KeyError, RuntimeError) as exc:
-            raise ModelError(f"sentence-transformers cannot load {name_or_folder}: {exc}") from exc
+        self._model = load(name_or_folder, threads=threads)
         self._name = name_or_folder
         self._dim = int(self._model.get_embedding_dimension())
         self._fingerprint = _fingerprint(name_or_folder, self._model)
         self._lock = threading.Lock()  # the tokenizer keeps settings between calls
-        documents, questions = self.embed_documents(UNRELATED), np.stack([*map(self.embed_query, UNRELATED)])
-        cosines = questions @ documents.T
-        others = cosines[~np.eye(len(UNRELATED), dtype=bool)]
-        self._background = float(np.clip(others.mean(), 0.0, 0.9))
-        self._ceiling = float(np.clip(cosines.diagonal().mean(), self._background + 0.05, 1.0))
+        self._background, self._ceiling = cosine_scale(self)
 
     @property
     def dim(self) -> int:
@@ -109,6 +90,68 @@ class SentenceTransformersEmbedder:
         except (RuntimeError, ValueError, TypeError) as exc:
             raise DependencyFailed(f"the embedding model {self._name} failed: {exc}", dependency="embedder") from exc
         return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def load(name_or_folder: str, *, threads: int, **options: Any) -> Any:
+    """A `sentence_transformers.SentenceTransformer` on the CPU. Code that comes with a model is never run.
+
+    `options` go to its constructor. ConfigurationError when the packages are not installed, ModelError when the model
+    cannot be loaded.
+    """
+    if Path(name_or_folder).is_dir() and not (Path(name_or_folder) / "modules.json").is_file():
+        raise ModelError(f"{name_or_folder} is not a folder that sentence-transformers saved: it has no modules.json")
+    try:
+        import sentence_transformers
+        import torch
+        import transformers
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"EMBED_BACKEND=sentence_transformers needs {exc.name}, which is not installed: install torch, then "
+            "llamabda[sentence-transformers]; or use EMBED_BACKEND=onnx"
+        ) from exc
+    transformers.utils.logging.disable_progress_bar()  # or loading draws one on stderr
+    torch.set_num_threads(max(1, threads))
+    _refuse_code(name_or_folder)
+    try:
+        model = sentence_transformers.SentenceTransformer(
+            name_or_folder, device="cpu", trust_remote_code=False, **options
+        )
+    except Exception as exc:  # of the library, of torch, of a model's own dependencies
+        if "trust_remote_code" in str(exc):
+            raise ModelError(f"{name_or_folder} comes with code of its own, which is never run here") from exc
+        raise ModelError(f"sentence-transformers cannot load {name_or_folder}: {exc}") from exc
+    _complete_prompts(model)
+    return model
+
+
+def _refuse_code(folder: str) -> None:
+    """Older releases of the library run what a folder's modules.json names without asking."""
+    file = Path(folder) / "modules.json"
+    try:
+        kinds = [str(module["type"]) for module in json.loads(file.read_text("utf-8"))] if file.is_file() else []
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ModelError(f"{file} does not list the modules of a model: {exc!r}") from exc
+    foreign = [kind for kind in kinds if not kind.startswith("sentence_transformers.")]
+    if foreign:
+        raise ModelError(f"{folder} comes with code of its own ({', '.join(foreign)}), which is never run here")
+
+
+def _complete_prompts(model: Any) -> None:
+    """Documents get the first prompt of these that a model has. So the library says as well, but it puts an empty
+    "document" before a model's own "passage" and then finds that."""
+    first = next((model.prompts[key] for key in ("document", "passage", "corpus") if model.prompts.get(key)), "")
+    model.prompts.setdefault("query", "")
+    model.prompts["document"] = first
+
+
+def cosine_scale(embedder: Embedder) -> tuple[float, float]:
+    """The cosines of a question and an unrelated document, in [0, .9], and of a question and a document of the same
+    words."""
+    documents = embedder.embed_documents(UNRELATED)
+    cosines = np.stack([embedder.embed_query(text) for text in UNRELATED]) @ documents.T
+    others = cosines[~np.eye(len(UNRELATED), dtype=bool)]
+    low = float(np.clip(others.mean(), 0.0, 0.9))
+    return low, float(np.clip(cosines.diagonal().mean(), low + 0.05, 1.0))
 
 
 def _fingerprint(name: str, model: Any) -> str:

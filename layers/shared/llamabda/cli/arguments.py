@@ -97,6 +97,9 @@ def parser() -> argparse.ArgumentParser:
     _docs(commands.add_parser("docs", help="list, show and remove documents"), common)
     _users(commands.add_parser("users", help="add, invite, list and disable accounts"), common)
     _keys(commands.add_parser("keys", help="list and rotate the keys that sign tokens"), common)
+    _models(
+        commands.add_parser("models", help="list and get models, and bring in any of sentence-transformers"), common
+    )
     _add(commands, "doctor", "check that everything works here, and say what to do where not", "doctor:doctor", common)
     return top
 
@@ -142,6 +145,33 @@ def _keys(keys: argparse.ArgumentParser, common: argparse.ArgumentParser) -> Non
     rotate.add_argument("--now", action="store_true", help="it signs at once: fine when only this server checks tokens")
 
 
+def _models(models: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    commands = models.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add(commands, "list", "the models that have a name, and those that were exported", "models:list_models", common)
+    get = _add(commands, "get", "fetch and prepare a model of the catalogue", "models:get", common)
+    get.add_argument("name", metavar="NAME", help="as `llamabda models list` shows it")
+    export = _add(
+        commands,
+        "export",
+        "make any sentence-transformers model usable without torch, and check it; needs llamabda[export]",
+        "models:export_model",
+        common,
+    )
+    export.add_argument("model", metavar="NAME", help="a folder that sentence-transformers saved, or a name of the hub")
+    export.add_argument("--name", help="what EMBED_MODEL_NAME shall call it (the folder's or the hub's name)")
+    export.add_argument(
+        "--precision", choices=("int8", "float32"), default="int8", help="of the weight matrices (%(default)s)"
+    )
+    export.add_argument(
+        "--background", type=_cosine, metavar="COSINE", help="of unrelated texts; measured where not given"
+    )
+    export.add_argument("--query-prompt", metavar="TEXT", help="put before a question, where the model does not say")
+    export.add_argument("--document-prompt", metavar="TEXT", help="put before a passage, where the model does not say")
+    export.add_argument("--max-tokens", type=_between(8, 100_000), help="read less of a text than the model could")
+    export.add_argument("--languages", type=_codes, metavar="pt,en", help="where its card does not say")
+    export.add_argument("--licence", metavar="SPDX", help="where its card does not say")
+
+
 def _common() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print the result as JSON, as the HTTP interface sends it")
@@ -172,7 +202,7 @@ def _lazy(target: str) -> Command:
 
     def run(arguments: argparse.Namespace, console: object) -> int:
         module, name = target.split(":")
-        if module not in ("doctor", "serving"):
+        if module not in ("doctor", "models", "serving"):
             import_module("llamabda.cli.start").make_home()
         command: Command = getattr(import_module(f"llamabda.cli.{module}"), name)
         return command(arguments, console)
@@ -191,3 +221,20 @@ def _between(low: int, high: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def _cosine(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{text[:100]!r} is not a cosine from 0 to below 1")
+    return number
+
+
+def _codes(text: str) -> tuple[str, ...]:
+    codes = tuple(code.strip() for code in text.lower().split(","))
+    if not all(code.isascii() and code.isalpha() and len(code) in (2, 3) for code in codes):
+        raise argparse.ArgumentTypeError(f"{text[:100]!r} is not a list of language codes such as pt,en")
+    return codes
