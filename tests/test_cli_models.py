@@ -111,7 +111,7 @@ def test_the_list_says_when_an_original_was_changed(run, original):
 
 def test_get_prepares_a_model_and_names_the_setting(run):
     code, out, err = run("models", "get", EMBEDDER)
-    folder = wiring.prepare_embedder(offline=True)
+    folder = wiring.prepare_model(EMBEDDER, offline=True)
     assert (code, out) == (0, f"{EMBEDDER} is ready in {folder}\n")
     assert f"EMBED_MODEL_NAME={EMBEDDER}" in err
     code, out, _ = run("models", "get", EMBEDDER, "--json")
