@@ -57,7 +57,7 @@ def read(question: str, hits: tuple[Hit, ...], embedder: Embedder, deadline: Dea
         asked = embedder.embed_query(question)
         cosines = [float(c) for c in vectors @ asked]
     read = [
-        Sentence(place, ordinal, _text(text), cosine)
+        Sentence(place, ordinal, _text(text), above(cosine, embedder.background, embedder.ceiling))
         for (place, ordinal, text), cosine in zip(texts, cosines, strict=True)
     ]
     extract = support.extract(support.rank(tokens(question), support.named(read, hits), hits))
@@ -118,8 +118,9 @@ class Draft:
         if passages.vectors is None or passages.asked is None:
             return None
         vector = self.embedder.embed_documents([statement.text])[0]
-        nearest = max(s.cosine for s in passages.extract)
-        if not self.parts and float(vector @ passages.asked) < nearest - BESIDE_THE_POINT:
+        nearest = max(s.sense for s in passages.extract)
+        sense = above(float(vector @ passages.asked), self.embedder.background, self.embedder.ceiling)
+        if not self.parts and sense < nearest - BESIDE_THE_POINT:
             return None  # true perhaps, but not what was asked: the extract says more
         places = self._support(statement, passages.vectors @ vector)
         return Part(statement.text, places) if places else None

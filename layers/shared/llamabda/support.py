@@ -40,7 +40,7 @@ class Sentence:
     hit: int  # place of its passage in the result list, from 0
     ordinal: int  # place in the passage, from 0
     content: Text
-    cosine: float  # of question and sentence
+    sense: float  # where the cosine of question and sentence lies between unrelated (0) and the same (1)
 
 
 def relevance(hits: Sequence[Hit], *, background: float, ceiling: float = 1.0) -> float:
@@ -74,7 +74,7 @@ def rank(terms: Sequence[str], candidates: Sequence[Sentence], hits: Sequence[Hi
     words = _bm25(terms, [s.content.terms for s in sentences])
     most = max(words, default=0.0) or 1.0
     scored = [
-        (WORDS_WEIGHT * score / most + SENSE_WEIGHT * s.cosine + PASSAGE_WEIGHT * hits[s.hit].score, s)
+        (WORDS_WEIGHT * score / most + SENSE_WEIGHT * s.sense + PASSAGE_WEIGHT * hits[s.hit].score, s)
         for score, s in zip(words, sentences, strict=True)
     ]
     return sorted(scored, key=lambda pair: (-pair[0], pair[1].hit, pair[1].ordinal))
