@@ -34,6 +34,7 @@ class WordEmbedder:
     dim = 4096
     fingerprint = "words"
     background = 0.0
+    languages: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.known: dict[str, int] = {}

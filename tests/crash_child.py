@@ -29,6 +29,7 @@ class LengthEmbedder:
     dim = 2
     fingerprint = "length"
     background = 0.0
+    languages: tuple[str, ...] = ()
 
     def embed_documents(self, texts):
         return np.stack([self.embed_query(text) for text in texts])

@@ -75,7 +75,8 @@ def test_ingest_takes_a_folder_with_ids_as_relative_paths(run, folder):
         ("harbour.md", "ready", 1),
         ("sub/café.txt", "ready", 1),
     ]
-    assert set(reply) == {"documents", "indexed", "chunks"}
+    assert set(reply) == {"documents", "indexed", "chunks", "notices"}
+    assert reply["notices"] == []
     assert (reply["indexed"], reply["chunks"]) == (2, 2)
     assert "photo.png" in err
     assert "2 of 2 files, 2 chunks" in err

@@ -72,7 +72,8 @@ def test_texts_get_an_id_from_their_hash_and_the_same_text_twice_is_one_document
     reply = client.post("/training/train", json={"texts": [HARBOUR, "Another text.", HARBOUR]}, headers=alice.headers)
     assert reply.status_code == 200
     body = reply.json()
-    assert set(body) == {"documents", "indexed", "chunks"}
+    assert set(body) == {"documents", "indexed", "chunks", "notices"}
+    assert body["notices"] == []  # nobody has said what the embedder knows
     assert (body["indexed"], body["chunks"]) == (2, 2)
     assert body["documents"][0] == {
         "id": "text-" + sha256(HARBOUR.encode()).hexdigest()[:32],

@@ -49,6 +49,10 @@ class Embedder(Protocol):
     def background(self) -> float:
         """The cosine that unrelated texts typically have under this model, in [0, 1)."""
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Those that the model knows, ISO 639-1; with "mul" among them, any. Empty: nobody has said."""
+
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dim). A text's vector does not depend on the other texts. Longer texts are cut at the model's limit."""
 
@@ -236,6 +240,13 @@ class Extractor(Protocol):
 
     def extract(self, data: bytes, *, name: str) -> str:
         """The text of a file. `name` hints at the format. UnsupportedMedia when it cannot be read, naming why."""
+
+
+class LanguageDetector(Protocol):
+    """Tells which language a text is in."""
+
+    def language(self, text: str) -> str | None:
+        """ISO 639-1; None when unsure. Any string; never raises."""
 
 
 class Generator(Protocol):

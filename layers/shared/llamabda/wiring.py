@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llamabda.ask import Ask
     from llamabda.auth import Auth
     from llamabda.ingest import Ingest
+    from llamabda.language_check import LanguageCheck
     from llamabda.ports import (
         AttemptStore,
         Catalog,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         Extractor,
         Generator,
         Index,
+        LanguageDetector,
         Queue,
         SessionStore,
         Signer,
@@ -199,8 +201,11 @@ def _load_embedder() -> Embedder:
     folder = prepare_embedder(_log_progress)
     if settings().embed_backend == "sentence_transformers":
         from llamabda.adapters.sentence_transformers import SentenceTransformersEmbedder
+        from llamabda.catalogue import CATALOGUE
 
-        return SentenceTransformersEmbedder(str(folder), threads=available_cpus())
+        known = CATALOGUE.get(settings().embed_model_name)
+        languages = known.languages if known else ()
+        return SentenceTransformersEmbedder(str(folder), threads=available_cpus(), languages=languages)
     from llamabda.adapters.onnx import OnnxEmbedder
 
     return OnnxEmbedder(folder, threads=available_cpus())
@@ -341,6 +346,37 @@ def extractor() -> Extractor:
     from llamabda.adapters.kreuzberg import KreuzbergExtractor
 
     return KreuzbergExtractor()
+
+
+@Once
+def language_detector() -> LanguageDetector:
+    from llamabda.adapters.kreuzberg_language import KreuzbergLanguageDetector
+
+    return KreuzbergLanguageDetector()
+
+
+@Once
+def language_check() -> LanguageCheck:
+    from llamabda.catalogue import ENTRIES
+    from llamabda.language_check import LanguageCheck
+
+    engine = "" if settings().embed_backend == "onnx" else "EMBED_BACKEND=onnx and "
+    embedders = (entry for entry in ENTRIES if entry.kind == "embedder")
+    return LanguageCheck(
+        detector=language_detector,
+        knows=_known_languages,
+        model=settings().embed_model_name,
+        others={f"{engine}EMBED_MODEL_NAME={entry.name}": entry.languages for entry in embedders},
+    )
+
+
+def _known_languages() -> tuple[str, ...]:
+    """The embedder's; none while it is not there: nobody waits for it to be told about languages."""
+    try:
+        model = _embedder.peek()
+    except LlamabdaError:
+        return ()
+    return () if model is None else model.languages
 
 
 def checks() -> Mapping[str, Callable[[], str]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llamabda.errors import DependencyFailed, ModelError
+from llamabda.iso639 import codes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +34,7 @@ class Description:
     fingerprint: str
     query_prompt: str
     document_prompt: str
+    languages: tuple[str, ...]
 
     @classmethod
     def read(cls, file: Path) -> Description:
@@ -46,6 +48,7 @@ class Description:
                 fingerprint=str(content["fingerprint"]),
                 query_prompt=str(content["prompts"]["query"]),
                 document_prompt=str(content["prompts"]["document"]),
+                languages=codes(content.get("languages")),
             )
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise ModelError(f"{file} does not describe an embedding model: {exc!r}") from exc
@@ -94,6 +97,10 @@ class OnnxEmbedder:
     @property
     def background(self) -> float:
         return self._about.background
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self._about.languages
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dim) float32, unit length. DependencyFailed when the model cannot be run."""

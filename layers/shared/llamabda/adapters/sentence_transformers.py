@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llamabda.errors import ConfigurationError, DependencyFailed, ModelError
+from llamabda.iso639 import codes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,10 +40,11 @@ UNRELATED = (
 
 class SentenceTransformersEmbedder:
     """`name_or_folder`: a folder as sentence-transformers saves it, or a name that the library finds in its own cache
-    or on the model hub. `threads`: torch's, for the whole process.
+    or on the model hub. `threads`: torch's, for the whole process. `languages`: the model's, where its card is not to
+    be asked.
     """
 
-    def __init__(self, name_or_folder: str, *, threads: int) -> None:
+    def __init__(self, name_or_folder: str, *, threads: int, languages: Sequence[str] = ()) -> None:
         if Path(name_or_folder).is_dir() and not (Path(name_or_folder) / "modules.json").is_file():
             raise ModelError(
                 f"{name_or_folder} is not a folder that sentence-transformers saved: it has no modules.json"
@@ -65,6 +67,7 @@ class SentenceTransformersEmbedder:
         self._name = name_or_folder
         self._dim = int(self._model.get_embedding_dimension())
         self._fingerprint = _fingerprint(name_or_folder, self._model)
+        self._languages = codes(languages) or _languages(self._model)
         self._lock = threading.Lock()  # the tokenizer keeps settings between calls
         vectors = self.embed_documents(UNRELATED)
         cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), k=1)]
@@ -81,6 +84,10 @@ class SentenceTransformersEmbedder:
     @property
     def background(self) -> float:
         return self._background
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self._languages
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dim) float32, unit length. DependencyFailed when the model cannot be run."""
@@ -103,6 +110,21 @@ class SentenceTransformersEmbedder:
         except (RuntimeError, ValueError, TypeError) as exc:
             raise DependencyFailed(f"the embedding model {self._name} failed: {exc}", dependency="embedder") from exc
         return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def _languages(model: Any) -> tuple[str, ...]:
+    """What the model's card says, if it has one that can be read."""
+    found = codes(model.model_card_data.language)
+    card = getattr(model, "_model_card_text", None)  # the library keeps what it read, and reads nothing out of it
+    if found or not isinstance(card, str):
+        return found
+    import huggingface_hub
+    import yaml
+
+    try:
+        return codes(getattr(huggingface_hub.ModelCard(card).data, "language", None))
+    except (ValueError, TypeError, yaml.YAMLError):
+        return ()
 
 
 def _fingerprint(name: str, model: Any) -> str:
