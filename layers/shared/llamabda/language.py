@@ -33,15 +33,16 @@ _PORTUGUESE = _set(
 # What follows only helps to tell the languages apart; these words carry content, or are written without their accents.
 _ENGLISH_TOO = _set("describe explain give list many show tell")
 _PORTUGUESE_TOO = _set(
-    "aonde ate comprar consigo conte cujo descreva devo diga existe existem explica explique faco fazer ferias garantia "
-    "horario liste mostre nao oque posso preciso prazo preco quero resuma sao serve tambem tenho valor voce voces vou"
+    "aonde ate comprar consigo conte cujo descreva devo diga existe existem explica explique faco fazer ferias "
+    "garantia horario liste mostre nao oque posso prazo preciso preco quero resuma sao serve tambem tenho valor voce "
+    "voces vou"
 )
 _SPANISH = _set(
-    "a al algún aquel aquella como con cual cuales cuando cuándo cuanto cuánto cuánta cuantos cuántos cuántas cuál "
-    "cuáles cómo de del desde donde dónde e el él ella ellos en entre era eran es esa ese eso esta está están este esto "
-    "fue fueron ha había hace han hasta hay horario la las le les lo los más me mi muy ni no nos o otra otro para pero por "
-    "porque pueden puede qué que quién quien quiénes se según ser si sí sin sobre son su sus también te tiene tienen "
-    "todo tu un una unas uno unos y ya"
+    "a al algún aquel aquella como con cual cuales cuando cuanto cuantos cuál cuáles cuándo cuánta cuántas cuánto "
+    "cuántos cómo de del desde donde dónde e el ella ellos en entre era eran es esa ese eso esta este esto está están "
+    "fue fueron ha había hace han hasta hay horario la las le les lo los me mi muy más ni no nos o otra otro para "
+    "pero por porque puede pueden que quien quién quiénes qué se según ser si sin sobre son su sus sí también te "
+    "tiene tienen todo tu un una unas uno unos y ya él"
 )
 _PORTUGUESE_WORD = re.compile(r"[ãõçêâáéíóú]|(?:dade|dades|cao|coes|mente)$")
 _SPANISH_WORD = re.compile(r"[ñáéíóú]|(?:ción|ciones|dad|dades|mente)$")
