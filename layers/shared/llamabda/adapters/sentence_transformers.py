@@ -116,7 +116,7 @@ def _languages(model: Any) -> tuple[str, ...]:
     """What the model's card says, if it has one that can be read."""
     found = codes(model.model_card_data.language)
     card = getattr(model, "_model_card_text", None)  # the library keeps what it read, and reads nothing out of it
-    if found or not isinstance(card, str):
+    if found or not isinstance(card, str) or not card.startswith("---"):
         return found
     import huggingface_hub
     import yaml
