@@ -36,6 +36,7 @@ class WordEmbedder:
     fingerprint = "words"
     background = 0.0
     ceiling = 1.0
+    languages: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.known: dict[str, int] = {}

@@ -35,6 +35,7 @@ class LengthEmbedder:
     fingerprint = "length"
     background = 0.0
     ceiling = 1.0
+    languages: tuple[str, ...] = ()
 
     def embed_documents(self, texts):
         return np.stack([self.embed_query(text) for text in texts])

@@ -17,6 +17,7 @@ class WordEmbedder:
     fingerprint = "words-256"
     background = 0.1
     ceiling = 1.0
+    languages: tuple[str, ...] = ()
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return np.array([self.embed_query(text) for text in texts], dtype=np.float32).reshape(len(texts), self.dim)

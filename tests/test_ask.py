@@ -161,6 +161,20 @@ def test_a_question_about_something_else_is_refused_in_its_language_without_the_
     assert generator.prompts == []
 
 
+@pytest.mark.parametrize(
+    ("question", "beginning"),
+    [
+        ("When did the Normans settle in France?", "Question: "),
+        ("Quando é que os Normans settled in northern France?", "Pergunta: "),
+        ("¿Cuándo es que los Normans settled in northern France?", "Question: "),
+    ],
+)
+def test_the_model_is_asked_in_the_questions_language(question: str, beginning: str) -> None:
+    generator = ScriptedGenerator(CLAIM)
+    reply(ask_over(generator=generator), question, mode="generated")
+    assert [prompt.question.startswith(beginning) for prompt in generator.prompts] == [True]
+
+
 def test_an_empty_collection_is_a_refusal() -> None:
     assert not reply(ask_over(())).answered
 

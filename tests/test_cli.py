@@ -76,13 +76,35 @@ def test_ingest_takes_a_folder_with_ids_as_relative_paths(run, folder):
         ("harbour.md", "ready", 1),
         ("sub/café.txt", "ready", 1),
     ]
-    assert set(reply) == {"documents", "indexed", "chunks"}
+    assert set(reply) == {"documents", "indexed", "chunks", "notices"}
+    assert reply["notices"] == []
     assert (reply["indexed"], reply["chunks"]) == (2, 2)
     assert "photo.png" in err
     assert "2 of 2 files, 2 chunks" in err
     assert "chunks/s" in err
     code, out, _ = run("docs", "show", "sub/café.txt", "--json")
     assert json.loads(out)["source"] == "file:sub/café.txt"
+
+
+PORTUGUESE = "O escritório do porto abre às oito da manhã.\nNos fins de semana o atendimento é feito por telefone.\n"
+
+
+def test_ingest_says_so_once_when_the_embedder_does_not_know_the_language(run, folder, monkeypatch):
+    monkeypatch.setattr(WordEmbedder, "languages", ("en",))
+    (folder / "faq.md").write_text(PORTUGUESE, "utf-8")
+    (folder / "empty.txt").write_bytes(b"")
+    for _ in ("new", "unchanged"):
+        _, out, err = run("ingest", str(folder), "--json")
+        (notice,) = json.loads(out)["notices"]
+        assert notice.startswith("1 of 3 documents is in Portuguese (pt), which sentence-transformers/all-MiniLM-L6-v2")
+        assert notice.endswith(
+            "Set EMBED_MODEL_NAME=cnmoro/portuguese-multilingual-e5-small, then run `llamabda reindex`"
+        )
+        assert err.count("Portuguese") == 1
+    monkeypatch.setattr(WordEmbedder, "languages", ("en", "pt"))
+    _, out, err = run("ingest", str(folder), "--json")
+    assert json.loads(out)["notices"] == []
+    assert "Portuguese" not in err
 
 
 def test_ingest_reads_every_promised_format(run):
@@ -276,6 +298,29 @@ def test_doctor_is_content_with_a_working_home(run):
     )
     assert checks["embedder"]["status"] == "ok"
     assert checks["extractor"]["status"] == "ok"
+
+
+def test_doctor_compares_the_documents_languages_with_the_embedders(run, folder, monkeypatch):
+    def finding() -> tuple[str, str, str]:
+        code, out, _ = run("doctor", "--json")
+        assert code == 0
+        (found,) = [check for check in json.loads(out)["checks"] if check["name"] == "languages"]
+        return found["status"], found["detail"], found["advice"]
+
+    assert finding() == ("ok", "no documents yet; the embedder does not say which languages it knows", "")
+    monkeypatch.setattr(WordEmbedder, "languages", ("en",))
+    (folder / "faq.md").write_text(PORTUGUESE, "utf-8")
+    (folder / "numbers.txt").write_text("1 2 3", "utf-8")
+    (folder / "history.txt").write_text("The harbour was built by people whose names nobody remembers now.", "utf-8")
+    user = wiring.auth().register("bob", "a-long-password")  # whose documents count as well as the shared ones
+    run("ingest", str(folder / "history.txt"), "--tenant", user.tenant)
+    run("ingest", str(folder / "faq.md"), str(folder / "numbers.txt"))
+    advice = "Set EMBED_MODEL_NAME=cnmoro/portuguese-multilingual-e5-small, then run `llamabda reindex`"
+    assert finding() == ("warn", "pt 1, en 1, unsure 1; the embedder knows en", advice)
+    monkeypatch.setattr(WordEmbedder, "languages", ("pt", "en"))
+    assert finding() == ("ok", "pt 1, en 1, unsure 1; the embedder knows pt, en", "")
+    monkeypatch.setattr(WordEmbedder, "languages", ("mul",))
+    assert finding() == ("ok", "pt 1, en 1, unsure 1; the embedder knows any language", "")
 
 
 @pytest.mark.parametrize("name", sorted(GONE))

@@ -18,12 +18,14 @@ PURE = {
     "chunking",
     "citations",
     "claims",
+    "document_language",
     "endpoint",
     "file_kinds",
     "filters",
     "fusion",
     "html_text",
     "identifiers",
+    "iso639",
     "jws",
     "language",
     "lookup",
@@ -40,7 +42,7 @@ ALLOWED_LIBRARIES = {
     "analysis": {"snowballstemmer"},
     "jws": {"cryptography", "jwt"},
 }
-USE_CASES = {"ingest", "ask", "draft", "search", "auth"}
+USE_CASES = {"ingest", "ask", "draft", "language_check", "search", "auth"}
 FASTAPI = ("http", "http_")
 
 

@@ -1,4 +1,4 @@
-"""What the README shows is run here, line by line, against a server with real models."""
+"""What the READMEs show is run here, line by line, each against a server with real models and a home of its own."""
 
 from __future__ import annotations
 
@@ -13,21 +13,52 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
-README = (ROOT / "README.md").read_text("utf-8")
 LLAMABDA = str(Path(sys.executable).with_name("llamabda"))
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Readme:
+    """One of the READMEs, and what its lines lead to."""
+
+    name: str
+    username: str
+    doc_id: str
+    answer: str  # a part of it
+    embedder: str | None  # that the quick start sets; None: the default
+
+    @property
+    def text(self) -> str:
+        return (ROOT / self.name).read_text("utf-8")
+
+    @property
+    def blocks(self) -> list[str]:
+        return re.findall(r"^```sh\n(.*?)^```", self.text, re.MULTILINE | re.DOTALL)
+
+
+ENGLISH = Readme("README.md", "alice", "leave.md", "31 March", None)
+PORTUGUESE = Readme("README.pt-BR.md", "maria", "ferias.md", "31 de março", "cnmoro/portuguese-multilingual-e5-small")
+
+
+@pytest.fixture(scope="module", params=[ENGLISH, PORTUGUESE], ids=lambda readme: readme.name)
+def readme(request) -> Readme:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> dict[str, str]:
+def environment(readme, tmp_path_factory) -> dict[str, str]:
     home = tmp_path_factory.mktemp("home")
-    return {**os.environ, "LLAMABDA_HOME": str(home), "NO_PROXY": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
+    found = {**os.environ, "LLAMABDA_HOME": str(home), "NO_PROXY": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
+    # the line that is shown writes it into .env
+    shown = re.findall(r"^echo '(EMBED_MODEL_NAME)=(.*)' >> .env$", readme.text, re.MULTILINE)
+    assert [name for _, name in shown] == ([] if readme.embedder is None else [readme.embedder])
+    return {**found, **dict(shown)}
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +107,10 @@ def shell(script: str, environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def test_the_curl_lines_lead_to_a_cited_answer_that_can_be_checked(server, environment):
+def test_the_curl_lines_lead_to_a_cited_answer_that_can_be_checked(readme, server, environment):
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed: the README's lines need it")
-    script = "\n".join(block for block in BLOCKS if "curl" in block)
+    script = "\n".join(block for block in readme.blocks if "curl" in block)
     assert script.count("curl") == 6
     script = script.replace("http://127.0.0.1:8000", server)
     out = shell(script, environment)
@@ -92,11 +123,12 @@ def test_the_curl_lines_lead_to_a_cited_answer_that_can_be_checked(server, envir
     source = out[at + stream.end() :]
     events = re.findall(r"event: (.*)\ndata: (.*)", stream.group())
     registered, trained, reply = objects
-    assert registered["username"] == "alice"
-    assert trained["documents"][0]["id"] == "leave.md"
+    assert registered["username"] == readme.username
+    assert trained["documents"][0]["id"] == readme.doc_id
     assert trained["documents"][0]["state"] == "ready"
+    assert trained["notices"] == []
     assert reply["answered"]
-    assert "31 March" in reply["answer"]
+    assert readme.answer in reply["answer"]
     assert events[-1][0] == "final_answer"
     streamed = json.loads(events[-1][1])
     assert (streamed["answer"], streamed["answered"]) == (reply["answer"], True)
@@ -105,7 +137,45 @@ def test_the_curl_lines_lead_to_a_cited_answer_that_can_be_checked(server, envir
     assert source[citation["start"] : citation["end"]] == citation["text"]
 
 
-def test_the_command_lines_run(server, environment):
-    (script,) = (block for block in BLOCKS if "llamabda ingest" in block)
+def test_the_command_lines_run(readme, server, environment):
+    (script,) = (block for block in readme.blocks if "llamabda ingest" in block)
     out = shell(script, environment)
     assert "[1]" in out
+
+
+def table(text: str, first: str) -> list[str]:
+    """The rows of a table, from the one that begins so."""
+    return text[text.index(f"| {first}") :].split("\n\n", 1)[0].splitlines()
+
+
+def without(code: str, text: str) -> str:
+    """A README without its blocks of code of this kind; "" is every kind."""
+    return re.sub(rf"^```{code}.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+COMMAND = re.compile(r"\b(?:make [a-z]+|llamabda (?:(?:docs|keys|models|users)\s)?[a-z]+)(?=[\s`])")
+NAME = re.compile(r"[`\"]\$?([a-z]+(?:_[a-z]+)+|[A-Z]+(?:_[A-Z]+)*)[`\"=:]")
+# What must be the same in every language; of what stands in sentences the order may differ.
+PARTS = {
+    "sections": lambda text: re.findall(r"^(#+) ", without("", text), re.MULTILINE),
+    "paragraphs, lists and tables": lambda text: len(without("", text).split("\n\n")),
+    "blocks of code": lambda text: re.findall(r"^```(\w+)\n", text, re.MULTILINE),
+    "settings": lambda text: [row.split("|")[1] for row in table(text, "`LLAMABDA_HOME`")],
+    "operations": lambda text: re.findall(r"(?:GET|POST|DELETE) [^`]*`", "\n".join(table(text, "`GET /health`"))),
+    "commands": lambda text: sorted({" ".join(found.split()) for found in COMMAND.findall(text)}),
+    "names": lambda text: sorted(set(NAME.findall(text))),
+    "links": lambda text: [link for link in re.findall(r"\]\(([^)]*)\)", text) if not link.startswith("README")],
+    "numbers outside the examples": lambda text: sorted(re.findall(r"\b\d+\b", without("sh", text))),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_both_readmes_tell_the_same(part):
+    english, portuguese = (PARTS[part](readme.text) for readme in (ENGLISH, PORTUGUESE))
+    assert english
+    assert english == portuguese
+
+
+def test_each_readme_leads_to_the_other():
+    for here, there in ((ENGLISH, PORTUGUESE), (PORTUGUESE, ENGLISH)):
+        assert f"]({there.name})" in here.text.split("\n\n")[1]

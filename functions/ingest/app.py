@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,7 @@ from llamabda.types import Deadline, DocState, NewDocument
 if TYPE_CHECKING:
     from mangum import Mangum
 
+log = logging.getLogger("llamabda.ingest")
 router = routes(tags=["documents"])
 
 TRAIN_SECONDS = 17.0  # for which a request waits; what is under way then still ends, so that a reply is there in 20 s
@@ -94,6 +96,10 @@ class TrainReply(BaseModel):
     documents: list[TrainedDoc]
     indexed: int = Field(description="Documents that are ready, unchanged ones included.")
     chunks: int = Field(description="Of these, together.")
+    notices: list[str] = Field(
+        description="What stands in the way of good answers though all went well: documents in a language that the "
+        "embedding model does not know, and what to do. Usually empty."
+    )
 
 
 class DocsQuery(Parameters):
@@ -135,14 +141,20 @@ def train(body: TrainRequest, caller: Caller, until: Until, response: Response) 
     """
     chunking = Chunking(size=body.chunk_size, overlap=body.chunk_overlap)
     soon = Deadline.after(min(TRAIN_SECONDS, until.remaining()))
-    trained = wiring.ingest().train(caller.tenant, body.documents(), chunking=chunking, until=soon)
+    documents = body.documents()
+    trained = wiring.ingest().train(caller.tenant, documents, chunking=chunking, until=soon)
     if any(done.state in ("queued", "processing") for done in trained):
         response.status_code = 202
+    taken = [new.text for new, done in zip(documents, trained, strict=True) if done.state != "failed"]
+    notices = wiring.language_check().notices(taken)
+    for notice in notices:
+        log.warning("%s", notice)
     ready = [done for done in trained if done.state in ("ready", "unchanged")]
     return TrainReply(
         documents=[TrainedDoc.model_validate(done, from_attributes=True) for done in trained],
         indexed=len(ready),
         chunks=sum(done.chunks for done in ready),
+        notices=notices,
     )
 
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from llamabda.adapters.onnx import OnnxEmbedder
+from llamabda.adapters.onnx import Description, OnnxEmbedder
 from llamabda.bert_onnx import prepare
 from llamabda.catalogue import CATALOGUE
 from llamabda.errors import ConfigurationError, ModelError
@@ -147,6 +147,41 @@ def test_any_string_has_a_vector(embedder, text):
     vectors = embedder.embed_documents(["before", text, "after"])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(vectors[[0, 2]], embedder.embed_documents(["before", "after"]), atol=2e-6)
+
+
+def test_the_languages_that_the_model_knows_are_told(embedder):
+    assert embedder.languages in {("en",), ()}  # of the original files nothing says so
+
+
+def test_a_prepared_model_says_which_languages_it_knows(onnx):
+    assert onnx.languages == ("en",)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [({}, ()), ({"languages": ["pt-BR", "en"]}, ("pt", "en")), ({"languages": "mul"}, ("mul",))]
+)
+def test_a_description_may_say_which_languages_or_not(tmp_path, prepared, said, expected):
+    content = json.loads((prepared / "embedder.json").read_text("utf-8"))
+    del content["languages"]
+    (tmp_path / "embedder.json").write_text(json.dumps(content | said), "utf-8")
+    assert Description.read(tmp_path / "embedder.json").languages == expected
+
+
+@without_torch
+def test_a_model_card_says_which_languages_a_model_knows(tmp_path, source):
+    from llamabda.adapters.sentence_transformers import SentenceTransformersEmbedder
+
+    shutil.copytree(source, tmp_path / "model")
+    card = tmp_path / "model" / "README.md"
+    for text, expected in (
+        ("---\nlanguage:\n- pt\n- no\n---\n# A", ("pt", "no")),
+        ("---\n: [\n---\n", ()),
+        ("# A", ()),
+    ):
+        card.write_text(text, "utf-8")
+        assert SentenceTransformersEmbedder(str(tmp_path / "model"), threads=1).languages == expected
+    known = SentenceTransformersEmbedder(str(tmp_path / "model"), threads=1, languages=("en",))
+    assert known.languages == ("en",)
 
 
 def test_a_fingerprint_is_a_short_name(embedder):

@@ -10,8 +10,9 @@ import pytest
 from llamabda import wiring
 from llamabda.background import Background
 from llamabda.chunking import Chunking
-from llamabda.errors import Busy, DependencyFailed, ModelError
+from llamabda.errors import Busy, ConfigurationError, DependencyFailed, ModelError
 from llamabda.types import NewDocument
+from tests.fakes import WordEmbedder
 from tests.http.conftest import HARBOUR, PASSWORD
 from tests.http.problem import checked
 
@@ -72,7 +73,8 @@ def test_texts_get_an_id_from_their_hash_and_the_same_text_twice_is_one_document
     reply = client.post("/training/train", json={"texts": [HARBOUR, "Another text.", HARBOUR]}, headers=alice.headers)
     assert reply.status_code == 200
     body = reply.json()
-    assert set(body) == {"documents", "indexed", "chunks"}
+    assert set(body) == {"documents", "indexed", "chunks", "notices"}
+    assert body["notices"] == []  # nobody has said what the embedder knows
     assert (body["indexed"], body["chunks"]) == (2, 2)
     assert body["documents"][0] == {
         "id": "text-" + sha256(HARBOUR.encode()).hexdigest()[:32],
@@ -81,6 +83,46 @@ def test_texts_get_an_id_from_their_hash_and_the_same_text_twice_is_one_document
         "generation": 1,
         "error": None,
     }
+
+
+FAQ = "O escritório do porto abre às oito da manhã. Nos fins de semana o atendimento é feito apenas por telefone."
+
+
+@pytest.fixture
+def english_only(monkeypatch):
+    monkeypatch.setattr(WordEmbedder, "languages", ("en",))
+
+
+def test_training_says_so_when_the_embedder_does_not_know_the_language(client, alice, english_only, caplog):
+    wiring.space()
+    docs = [{"id": f"{n}", "text": f"{FAQ} {n}"} for n in range(3)] + [{"id": "en", "text": HARBOUR}]
+    for _ in ("new", "unchanged"):
+        caplog.clear()
+        body = client.post("/training/train", json={"docs": docs}, headers=alice.headers).json()
+        (notice,) = body["notices"]
+        assert notice.startswith(
+            "3 of 4 documents are in Portuguese (pt), which sentence-transformers/all-MiniLM-L6-v2"
+        )
+        assert notice.endswith(
+            "Set EMBED_MODEL_NAME=cnmoro/portuguese-multilingual-e5-small, then run `llamabda reindex`"
+        )
+        (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert warning.getMessage() == notice
+    assert {doc["state"] for doc in body["documents"]} == {"unchanged"}
+
+
+def test_training_says_nothing_when_the_embedder_knows_the_language(client, alice, english_only):
+    body = {"texts": [HARBOUR, "The café sells bread on Sundays, and cakes on all other days of the week."]}
+    assert client.post("/training/train", json=body, headers=alice.headers).json()["notices"] == []
+
+
+def test_training_goes_on_without_a_language_detector(client, alice, english_only, monkeypatch):
+    def absent():
+        raise ConfigurationError("telling languages apart needs the package kreuzberg")
+
+    monkeypatch.setattr(wiring, "language_detector", absent)
+    reply = client.post("/training/train", json={"texts": [FAQ]}, headers=alice.headers)
+    assert (reply.status_code, reply.json()["indexed"], reply.json()["notices"]) == (200, 1, [])
 
 
 def test_training_an_id_again_replaces_the_document(client, alice, harbour):

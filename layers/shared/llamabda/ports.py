@@ -54,6 +54,10 @@ class Embedder(Protocol):
     def ceiling(self) -> float:
         """The cosine of a question and a document of the same words: 1 where both are embedded alike, else less."""
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Those that the model knows, ISO 639-1; with "mul" among them, any. Empty: nobody has said."""
+
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dim). A text's vector does not depend on the other texts. Longer texts are cut at the model's limit."""
 
@@ -283,6 +287,13 @@ class Extractor(Protocol):
 
     def extract(self, data: bytes, *, name: str) -> str:
         """The text of a file. `name` hints at the format. UnsupportedMedia when it cannot be read, naming why."""
+
+
+class LanguageDetector(Protocol):
+    """Tells which language a text is in."""
+
+    def language(self, text: str) -> str | None:
+        """ISO 639-1; None when unsure. Any string; never raises."""
 
 
 class Generator(Protocol):

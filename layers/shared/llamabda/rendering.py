@@ -93,13 +93,14 @@ def reply(value: Reply) -> Json:
     }
 
 
-def trained(results: Iterable[TrainResult]) -> Json:
+def trained(results: Iterable[TrainResult], notices: Sequence[str] = ()) -> Json:
     rows = [
         {"id": r.id, "state": r.state, "chunks": r.chunks, "generation": r.generation, "error": r.error}
         for r in results
     ]
     ready = [row for row in rows if row["state"] in ("ready", "unchanged")]
-    return {"documents": rows, "indexed": len(ready), "chunks": sum(int(str(row["chunks"])) for row in ready)}
+    chunks = sum(int(str(row["chunks"])) for row in ready)
+    return {"documents": rows, "indexed": len(ready), "chunks": chunks, "notices": list(notices)}
 
 
 def user(value: User) -> Json:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llamabda.ask import Ask
     from llamabda.auth import Auth
     from llamabda.ingest import Ingest
+    from llamabda.language_check import LanguageCheck
     from llamabda.ports import (
         AttemptStore,
         Catalog,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         Extractor,
         Generator,
         Indexes,
+        LanguageDetector,
         Queue,
         SessionStore,
         Signer,
@@ -231,8 +233,11 @@ def load_embedder(model: EmbeddingModel) -> Embedder:
     folder = prepare_embedder(_log_progress, model=model)
     if model.backend == "sentence_transformers":
         from llamabda.adapters.sentence_transformers import SentenceTransformersEmbedder
+        from llamabda.catalogue import CATALOGUE
 
-        return SentenceTransformersEmbedder(str(folder), threads=available_cpus())
+        known = CATALOGUE.get(model.name)
+        languages = known.languages if known else ()
+        return SentenceTransformersEmbedder(str(folder), threads=available_cpus(), languages=languages)
     from llamabda.adapters.onnx import OnnxEmbedder
 
     return OnnxEmbedder(folder, threads=available_cpus())
@@ -381,6 +386,36 @@ def extractor() -> Extractor:
     from llamabda.adapters.kreuzberg import KreuzbergExtractor
 
     return KreuzbergExtractor()
+
+
+@Once
+def language_detector() -> LanguageDetector:
+    from llamabda.adapters.kreuzberg_language import KreuzbergLanguageDetector
+
+    return KreuzbergLanguageDetector()
+
+
+def language_check() -> LanguageCheck:
+    """Of the model that this process works with now."""
+    from llamabda.catalogue import ENTRIES
+    from llamabda.language_check import LanguageCheck
+
+    engine = "" if settings().embed_backend == "onnx" else "EMBED_BACKEND=onnx and "
+    embedders = (entry for entry in ENTRIES if entry.kind == "embedder")
+    return LanguageCheck(
+        detector=language_detector,
+        knows=_known_languages,
+        model=spaces().model().name,
+        others={f"{engine}EMBED_MODEL_NAME={entry.name}": entry.languages for entry in embedders},
+    )
+
+
+def _known_languages() -> tuple[str, ...]:
+    """The embedder's; none while it is not there: nobody waits for it to be told about languages."""
+    try:
+        return () if _space.peek() is None else spaces().current().embedder.languages
+    except LlamabdaError:
+        return ()
 
 
 def checks() -> Mapping[str, Callable[[], str]]:

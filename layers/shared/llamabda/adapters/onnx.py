@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llamabda.errors import DependencyFailed, ModelError
+from llamabda.iso639 import codes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class Description:
     fingerprint: str
     query_prompt: str
     document_prompt: str
+    languages: tuple[str, ...]
 
     @classmethod
     def read(cls, file: Path) -> Description:
@@ -48,6 +50,7 @@ class Description:
                 fingerprint=str(content["fingerprint"]),
                 query_prompt=str(content["prompts"]["query"]),
                 document_prompt=str(content["prompts"]["document"]),
+                languages=codes(content.get("languages")),
             )
             if not 0 <= found.background < found.ceiling <= 1:
                 raise ValueError(f"background {found.background} and ceiling {found.ceiling} are no range of cosines")
@@ -96,6 +99,10 @@ class OnnxEmbedder:
     @property
     def ceiling(self) -> float:
         return self._about.ceiling
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self._about.languages
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dim) float32, unit length. DependencyFailed when the model cannot be run."""

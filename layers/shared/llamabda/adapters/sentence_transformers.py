@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llamabda.errors import ConfigurationError, DependencyFailed, ModelError
+from llamabda.iso639 import codes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,14 +43,16 @@ UNRELATED = (
 
 class SentenceTransformersEmbedder:
     """`name_or_folder`: a folder as sentence-transformers saves it, or a name that the library finds in its own cache
-    or on the model hub. `threads`: torch's, for the whole process.
+    or on the model hub. `threads`: torch's, for the whole process. `languages`: the model's, where its card is not to
+    be asked.
     """
 
-    def __init__(self, name_or_folder: str, *, threads: int) -> None:
+    def __init__(self, name_or_folder: str, *, threads: int, languages: Sequence[str] = ()) -> None:
         self._model = load(name_or_folder, threads=threads)
         self._name = name_or_folder
         self._dim = int(self._model.get_embedding_dimension())
         self._fingerprint = _fingerprint(name_or_folder, self._model)
+        self._languages = codes(languages) or _languages(self._model)
         self._lock = threading.Lock()  # the tokenizer keeps settings between calls
         self._background, self._ceiling = cosine_scale(self)
 
@@ -68,6 +71,10 @@ class SentenceTransformersEmbedder:
     @property
     def ceiling(self) -> float:
         return self._ceiling
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self._languages
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dim) float32, unit length. DependencyFailed when the model cannot be run."""
@@ -152,6 +159,21 @@ def cosine_scale(embedder: Embedder) -> tuple[float, float]:
     others = cosines[~np.eye(len(UNRELATED), dtype=bool)]
     low = float(np.clip(others.mean(), 0.0, 0.9))
     return low, float(np.clip(cosines.diagonal().mean(), low + 0.05, 1.0))
+
+
+def _languages(model: Any) -> tuple[str, ...]:
+    """What the model's card says, if it has one that can be read."""
+    found = codes(model.model_card_data.language)
+    card = getattr(model, "_model_card_text", None)  # the library keeps what it read, and reads nothing out of it
+    if found or not isinstance(card, str) or not card.startswith("---"):
+        return found
+    import huggingface_hub
+    import yaml
+
+    try:
+        return codes(getattr(huggingface_hub.ModelCard(card).data, "language", None))
+    except (ValueError, TypeError, yaml.YAMLError):
+        return ()
 
 
 def _fingerprint(name: str, model: Any) -> str:

@@ -9,12 +9,14 @@ import sqlite3
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from llamabda import __version__, wiring
 from llamabda.cli.console import Console
+from llamabda.cli.doctor_languages import languages
+from llamabda.cli.finding import Finding, Status
 from llamabda.cli.start import wait_for
 from llamabda.cpu import available_cpus
 from llamabda.errors import LlamabdaError, ModelError
@@ -28,18 +30,6 @@ REINDEX = "run `llamabda reindex`; until it is done, the former model answers"
 ENOUGH_DISK = 1_000_000_000  # bytes: the models, their downloads, and some documents
 ENOUGH_MEMORY = 1_000_000_000  # bytes: a server with the demo's models and ten thousand chunks takes 0.7 GB
 PACKAGES = ("onnxruntime", "llama-cpp-python", "kreuzberg", "tokenizers", "fastapi", "numpy")
-
-Status = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found; `advice` says what to do unless all is well."""
-
-    name: str
-    status: Status
-    detail: str
-    advice: str = ""
 
 
 def doctor(_arguments: Namespace, console: Console) -> int:
@@ -78,6 +68,7 @@ def _findings(console: Console) -> Iterator[Finding]:
     yield _vectors()
     if embedder.status == "ok":
         yield _checked("index", "chunks can be searched", wiring.checks()["index"])
+        yield languages()
     yield _generator(console)
     yield _extractor()
 

@@ -35,7 +35,7 @@ def ingest(arguments: Namespace, console: Console) -> int:
     finally:
         training.report()
     if console.json:
-        console.data(rendering.trained(training.results))
+        console.data(rendering.trained(training.results, training.notices))
     return SOME_FAILED if training.failed else 0
 
 

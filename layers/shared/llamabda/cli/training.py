@@ -51,6 +51,10 @@ class CountingEmbedder:
     def ceiling(self) -> float:
         return self._inner.ceiling
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self._inner.languages
+
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         vectors = self._inner.embed_documents(texts)
         self._count(len(texts))
@@ -65,6 +69,7 @@ class Training:
 
     def __init__(self, tenant: str, chunking: Chunking, *, total: int, console: Console) -> None:
         self.results: list[Trained] = []
+        self._languages: dict[str, str | None] = {}  # of each document that was read
         self._tenant = tenant
         self._chunking = chunking
         self._total = total
@@ -78,6 +83,13 @@ class Training:
     def _space(self) -> Space:
         space = wiring.space()
         return replace(space, embedder=CountingEmbedder(space.embedder, self._count))
+
+    @property
+    def notices(self) -> list[str]:
+        """What whoever ingests these should be told."""
+        taken = [result.id for result in self.results if result.state != "failed"]
+        told = wiring.language_check().notice([self._languages.get(doc_id) for doc_id in taken])
+        return [] if told is None else [told]
 
     @property
     def failed(self) -> list[Trained]:
@@ -102,6 +114,8 @@ class Training:
         """Indexes what has been read so far."""
         batch, self._batch = self._batch, []
         if batch:
+            languages = wiring.language_check().languages(document.text for document in batch)
+            self._languages.update(zip((document.id for document in batch), languages, strict=True))
             self._ingest.train(self._tenant, batch, chunking=self._chunking, progress=self._done)
 
     def report(self) -> None:
@@ -119,6 +133,8 @@ class Training:
             self._console.note(f"{waiting} are stored but not ready; a running server goes on with them")
         for result in self.failed:
             self._console.note(f"failed: {result.id}: {result.error}")
+        for notice in self.notices:
+            self._console.note(notice)
 
     def _read(self, file: File) -> str:
         size = file.path.stat().st_size
