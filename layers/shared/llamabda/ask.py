@@ -147,7 +147,7 @@ class Ask:
             clock.take(found)
             embedder = self.embedder()
             spoken = language(question)
-            if not support.answerable(found.hits, background=embedder.background):
+            if not support.answerable(found.fused, background=embedder.background):
                 yield from _whole(_refusal(spoken, clock))
                 return
 

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +72,69 @@ def fetch(
         if offline:
             raise ModelError(f"model {name} is not in the cache {cache}, and fetching is switched off")
         try:
-            with _locked(place, entry, say):
+            with _locked(place, entry.name, say):
                 if not _intact(place):  # another process may have been faster
                     _make(entry, place, cache, preparations or {}, say, prepared=prepared)
         except OSError as exc:
             raise ModelError(f"model {name} cannot be put into the cache {cache}: {exc}") from exc
     return place.folder if entry.kind == "embedder" else place.folder / _generator_file(entry, prepared=prepared)
+
+
+def prepare(
+    source: Path,
+    *,
+    files: Sequence[str],
+    kind: str,
+    version: int,
+    preparation: Preparation,
+    cache: Path,
+    progress: Callable[[str], None] | None = None,
+    offline: bool = False,
+) -> Path:
+    """The folder that `preparation` makes, once, of a model's folder on this machine.
+
+    It is made anew when one of `files`, as their sizes and times tell, or `version` is another. ModelError: the
+    preparation fails, or `offline` and it is not in the cache.
+    """
+    say = progress or _silent
+    source = source.absolute()
+    try:
+        place = _place_of(source, files, cache, f"{kind} {version}")
+        if _intact(place):
+            return place.folder
+        if offline:
+            raise ModelError(f"model {source}, prepared, is not in the cache {cache}")
+        with _locked(place, str(source), say):
+            if not _intact(place):
+                say(f"preparing {source} ({kind}), once; takes some seconds")
+                with _beside(place) as work:
+                    preparation(source, work, kind)
+                    _write_record(place, work)
+                    _swap(work, place.folder)
+                say(f"{source} is ready in {place.folder}")
+    except OSError as exc:
+        raise ModelError(f"model {source} cannot be put into the cache {cache}: {exc}") from exc
+    return place.folder
+
+
+def _place_of(source: Path, files: Sequence[str], cache: Path, recipe: str) -> _Place:
+    found = {name: (status.st_size, status.st_mtime_ns) for name in files for status in [(source / name).stat()]}
+    made_of = json.dumps({"recipe": recipe, "source": str(source), "files": found})
+    slug = re.sub(r"[^0-9A-Za-z._-]+", "--", source.name)
+    folder = f"{slug}-{hashlib.sha256(str(source).encode()).hexdigest()[:12]}"  # names of folders are not unique
+    return _Place(cache / folder, hashlib.sha256(made_of.encode()).hexdigest())
+
+
+@contextmanager
+def _beside(place: _Place) -> Iterator[Path]:
+    """An empty folder beside the final place, gone at the end. We hold the lock: one that is there is a dead one's."""
+    work = place.folder.with_name(place.folder.name + ".new")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _silent(_line: str) -> None:
@@ -147,7 +204,7 @@ def _sha256(file: Path) -> str:
 
 
 @contextmanager
-def _locked(place: _Place, entry: Entry, say: Callable[[str], None]) -> Iterator[None]:
+def _locked(place: _Place, name: str, say: Callable[[str], None]) -> Iterator[None]:
     """One process at a time makes a model; the lock ends with its process, however that ends."""
     place.folder.parent.mkdir(parents=True, exist_ok=True)
     file = place.folder.with_name(place.folder.name + ".lock")
@@ -155,7 +212,7 @@ def _locked(place: _Place, entry: Entry, say: Callable[[str], None]) -> Iterator
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"waiting for another process that is fetching {entry.name} (lock file {file})")
+            say(f"waiting for another process that is fetching {name} (lock file {file})")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -171,11 +228,9 @@ def _make(
 ) -> None:
     """Downloads and prepares beside the final place, then moves there in one step."""
     prepare = _preparation(entry, preparations) if prepared else None
-    work = place.folder.with_name(place.folder.name + ".new")
-    shutil.rmtree(work, ignore_errors=True)  # of a process that was killed; we hold the lock
-    source, target = work / "source", work / "target"
-    try:
-        source.mkdir(parents=True)
+    with _beside(place) as work:
+        source, target = work / "source", work / "target"
+        source.mkdir()
         _check_space(entry, work)
         parts = cache / ".parts"
         downloads.download(entry.files, source, parts=parts, download_size=entry.download_size, report=say)
@@ -192,8 +247,6 @@ def _make(
                 prepare(source, target, entry.preparation)
         _write_record(place, target)
         _swap(target, place.folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     say(f"{entry.name} is ready in {place.folder}")
 
 
