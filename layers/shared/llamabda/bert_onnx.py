@@ -204,6 +204,10 @@ class BertGraph:
             domain=CONTRIB,
             num_heads=self._config["num_attention_heads"],
         )
+        return self._rest(attended, x, name)
+
+    def _rest(self, attended: str, x: str, name: str) -> str:
+        """What a layer does with `x` once it has attended."""
         x = self._dense_and_norm(attended, x, name + "attention.output.")
         wide = self._matmul(x, name + "intermediate.dense", self._weight(name + "intermediate.dense.weight"))
         wide_bias = self._constant(name + "intermediate.dense.bias", self._weight(name + "intermediate.dense.bias"))
@@ -250,7 +254,7 @@ class BertGraph:
         import numpy as np
         from onnx import numpy_helper
 
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self._constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def _op(self, op: str, inputs: list[str], *, outputs: int = 1, name: str = "", **attributes: Any) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llamabda.bert_onnx import REQUIRED_FILES, BertGraph
+from llamabda.bert_onnx import CONTRIB, REQUIRED_FILES, BertGraph
 from llamabda.errors import ModelError
 
 if TYPE_CHECKING:
@@ -108,10 +108,34 @@ class CrossEncoderGraph(BertGraph):
         typed = self._op("Gather", [self._constant("types", types), "token_type_ids"])
         return self._op("Add", [self._positions(types[0] * 0), typed])
 
+    def _layer(self, x: str, name: str) -> str:
+        """Of the last layer only the first token is wanted: it looks at all, but nothing else is computed."""
+        import numpy as np
+
+        if name != f"encoder.layer.{self._config['num_hidden_layers'] - 1}.":
+            return super()._layer(x, name)
+        first = self._op("Gather", [x, self._constant("cls", np.array([0], np.int64))], axis=1)
+        weight, bias = (
+            [self._weight(f"{name}attention.self.{part}.{kind}") for part in ("query", "key", "value")]
+            for kind in ("weight", "bias")
+        )
+        query = self._matmul(first, name + "query", weight[0])
+        both = self._op(
+            "Split", [self._matmul(x, name + "kv", np.concatenate(weight[1:]))], outputs=2, axis=-1, num_outputs=2
+        )
+        attended = self._op(
+            "MultiHeadAttention",
+            [query, *both.split(","), self._constant(name + "qkv.bias", np.concatenate(bias))],
+            domain=CONTRIB,
+            num_heads=self._config["num_attention_heads"],
+        )
+        return self._rest(attended, first, name)
+
     def _head(self, x: str) -> tuple[str, int]:
         import numpy as np
 
-        first = self._op("Gather", [x, self._constant("cls", np.array(0, np.int64))], axis=1)
+        # (1, 1, hidden), see `_layer`
+        first = self._op("Squeeze", [x, self._constant("only", np.array([1], np.int64))])
         # what transformers calls the pooler is there without the encoder's name in RoBERTa
         dense, label = (
             ("classifier.dense", "classifier.out_proj")

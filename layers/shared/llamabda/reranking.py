@@ -13,7 +13,7 @@ from llamabda.types import Deadline, Hit
 
 log = logging.getLogger("llamabda")
 
-RERANK_CANDIDATES = 30  # hits that are read: with a model of MiniLM-L6's size about 0.3 s on two processors
+RERANK_CANDIDATES = 20  # hits that are read: with a model of MiniLM-L6's size about half a second on two processors
 RERANK_SECONDS = 2.0  # at most
 RERANK_SHARE = 0.25  # of the time that is left, at most: sentences are chosen and written after it
 

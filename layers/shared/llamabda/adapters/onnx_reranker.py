@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,8 @@ class OnnxReranker:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True
-        self._room = self._max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        self._frame = _Frame.of(self._tokenizer)
+        self._room = self._max_tokens - self._frame.size
         if self._room < 2:
             raise ModelError(f"{folder / 'reranker.json'}: no pair fits into {self._max_tokens} tokens")
 
@@ -58,24 +60,20 @@ class OnnxReranker:
         """(m,) float32: logits of the first m texts, all of them unless the deadline came before."""
         if not texts or deadline.passed():
             return np.empty(0, np.float32)
-        asked = self._encoded(question)
-        asked.truncate(int(QUESTION_SHARE * self._room))
+        asked = self._tokens(question)[: int(QUESTION_SHARE * self._room)]
         # Texts are begun in their order, so those that are begun in time stand before all others.
         found = list(self._pool.map(partial(self._score, asked, deadline), texts))
         return np.array(list(takewhile(lambda score: score is not None, found)), np.float32)
 
-    def _score(self, asked: Any, deadline: Deadline, text: str) -> float | None:
+    def _score(self, asked: Sequence[int], deadline: Deadline, text: str) -> float | None:
         """None when the deadline has passed."""
         if deadline.passed():
             return None
         try:
-            passage = self._encoded(text)
-            passage.truncate(self._room - len(asked.ids))
-            pair = self._tokenizer.post_process(asked, passage)
-            given = {"input_ids": pair.ids, "token_type_ids": pair.type_ids}
-            (logit,) = self._session.run(
-                ["logit"], {name: np.array([row], np.int64) for name, row in given.items() if name in self._inputs}
-            )
+            passage = self._tokens(text)[: self._room - len(asked)]
+            ids, types = self._frame.around(asked, passage)
+            given = {"input_ids": ids, "token_type_ids": types}
+            (logit,) = self._session.run(["logit"], {name: given[name] for name in self._inputs})
         except Exception as exc:
             raise DependencyFailed(f"the reranker {self._name} failed: {exc}", dependency="reranker") from exc
         score = float(logit[0, 0])
@@ -83,9 +81,55 @@ class OnnxReranker:
             raise DependencyFailed(f"the reranker {self._name} gave the score {score}", dependency="reranker")
         return score
 
-    def _encoded(self, text: str) -> Any:
+    def _tokens(self, text: str) -> list[int]:
         """A text's tokens, without those that are put around a pair."""
-        return self._tokenizer.encode(readable(text, tokens=self._max_tokens), add_special_tokens=False)
+        clean = readable(text, tokens=self._max_tokens)
+        tokens: list[int] = self._tokenizer.encode(clean, add_special_tokens=False).ids
+        return tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """How a tokenizer puts a pair together: control tokens (token, type) and, in their places, the texts (None, type).
+
+    Its own way of cutting a pair makes every pair of what was cut off, too: seconds for long texts.
+    """
+
+    parts: tuple[tuple[int | None, int], ...]
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> _Frame:
+        """ModelError when it does not put the first text before the second."""
+        probe = tokenizer.encode("a", "a")
+        rows = zip(probe.sequence_ids, probe.ids, probe.type_ids, strict=True)
+        parts: list[tuple[int | None, int]] = []
+        order = []
+        for text, group in groupby(rows, key=lambda row: row[0]):
+            tokens = [(token, kind) for _, token, kind in group]
+            if text is None:
+                parts += tokens
+            else:
+                order.append(text)
+                parts.append((None, tokens[0][1]))
+        if order != [0, 1]:
+            raise ModelError("the tokenizer does not put a question before a passage: it is not a cross-encoder's")
+        return cls(tuple(parts))
+
+    @property
+    def size(self) -> int:
+        """Control tokens."""
+        return sum(token is not None for token, _ in self.parts)
+
+    def around(self, first: Sequence[int], second: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens and types of a pair, (1, tokens) each."""
+        texts = iter((first, second))
+        ids: list[int] = []
+        types: list[int] = []
+        for token, kind in self.parts:
+            new = next(texts) if token is None else (token,)
+            ids += new
+            types += [kind] * len(new)
+        return np.array([ids], np.int64), np.array([types], np.int64)
 
 
 def _described(file: Path) -> tuple[str, int]:
