@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import corpus, plot, report
+from benchmarks import corpus, plot, report, reranking
 from benchmarks.measure import OURS, Row, Samples, Section, Unavailable, in_turns
 from benchmarks.workers.client import Worker
 from benchmarks.workers.loop import memory
+from llamabda.settings import settings
 
 FASTER = Row("embedding", "one question", "ms", Samples(OURS, (4.0, 2.0, 3.0)), (Samples("torch", (30.0, 12.0, 13.0)),))
 SLOWER = Row(
@@ -139,3 +140,17 @@ def test_with_evaluation_data_the_texts_are_real_ones(data_dir: Path) -> None:
     assert "scifact" in real.name
     assert len(real.documents) > 2000
     assert all(10 <= len(question.split()) <= 20 for question in real.questions)
+
+
+def test_without_a_reranker_its_part_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LLAMABDA_DATA", str(tmp_path))
+    monkeypatch.delenv("RERANK_MODEL", raising=False)
+    monkeypatch.chdir(tmp_path)  # no .env here
+    settings.cache_clear()
+    try:
+        assert reranking.main([]) == 5
+    finally:
+        settings.cache_clear()
+    assert "RERANK_MODEL is not set" in capsys.readouterr().err
