@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import corpus, export, plot, report
+from benchmarks import corpus, export, plot, report, reranking
 from benchmarks.measure import OURS, Row, Samples, Section, Unavailable, in_turns
 from benchmarks.quality import Question
 from benchmarks.workers.client import Worker
 from benchmarks.workers.loop import memory
+from llamabda.settings import settings
 
 FASTER = Row("embedding", "one question", "ms", Samples(OURS, (4.0, 2.0, 3.0)), (Samples("torch", (30.0, 12.0, 13.0)),))
 SLOWER = Row(
@@ -169,3 +170,17 @@ def test_a_quick_run_keeps_every_judged_document_and_the_same_others() -> None:
     assert len(kept) == len(judged) + export.OTHERS
     assert judged <= {key for key, _ in kept}
     assert kept == export._some(documents, judged)
+
+
+def test_without_a_reranker_its_part_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LLAMABDA_DATA", str(tmp_path))
+    monkeypatch.delenv("RERANK_MODEL", raising=False)
+    monkeypatch.chdir(tmp_path)  # no .env here
+    settings.cache_clear()
+    try:
+        assert reranking.main([]) == 5
+    finally:
+        settings.cache_clear()
+    assert "RERANK_MODEL is not set" in capsys.readouterr().err

@@ -17,11 +17,14 @@ from llamabda.background import Background, Once
 from llamabda.cli import main
 from llamabda.cli.console import visible
 from llamabda.errors import DependencyFailed
+from llamabda.models import fetch
 from llamabda.settings import GONE, settings
+from tests import cross_encoders
 from tests.fakes import WordEmbedder
 from tests.http.conftest import home_at
 from tests.playing_server import PlayingServer, writes
 
+REAL_CACHE = wiring.cache_dir() / "models"  # before a test sets another
 SAMPLES = Path(str(files("llamabda") / "samples"))
 
 
@@ -574,3 +577,50 @@ def test_reindex_says_what_it_could_not_make(run, folder, home, two_models):
     assert "the former model goes on answering" in err
     code, _, _ = run("search", "warranty", "--json")
     assert code == 0
+
+
+def published_minilm() -> Path:
+    return fetch("sentence-transformers/all-MiniLM-L6-v2", cache=REAL_CACHE, prepared=False)
+
+
+@pytest.fixture
+def use_reranker(run, monkeypatch, tmp_path):
+    def use(folder: Path) -> None:
+        monkeypatch.setenv("RERANK_MODEL", str(folder))
+        monkeypatch.setenv("LLAMABDA_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(wiring, "_reranker", Background(wiring._load_reranker, name="reranker"))
+        settings.cache_clear()
+
+    return use
+
+
+def reranker_findings(run) -> list[tuple[str, str]]:
+    code, out, _ = run("doctor", "--json")
+    assert code == 0, out  # without it questions are answered, too
+    return [(f["status"], f["detail"]) for f in json.loads(out)["checks"] if f["name"] == "reranker"]
+
+
+def test_doctor_tells_how_the_reranker_is(run, use_reranker, tmp_path):
+    assert reranker_findings(run) == []
+    folder = tmp_path / "cross-encoder"
+    use_reranker(folder)
+    ((status, detail),) = reranker_findings(run)
+    assert status == "warn"
+    assert "there is no such folder" in detail
+    cross_encoders.random(folder, published_minilm())
+    use_reranker(folder)
+    assert reranker_findings(run) == [("warn", f"{folder} is not prepared yet")]
+    wiring.prepare_reranker()
+    assert reranker_findings(run) == [("ok", f"{folder} loads")]
+
+
+def test_a_search_waits_for_the_reranker(run, use_reranker, tmp_path, folder):
+    assert run("ingest", str(folder / "harbour.md"))[0] == 0
+    use_reranker(cross_encoders.overlap(tmp_path / "cross-encoder", published_minilm()))
+    code, _, err = run("search", "harbour")
+    assert code == 0, err
+    assert wiring._reranker.state == "ready"
+    use_reranker(tmp_path / "none")
+    code, _, err = run("search", "harbour")
+    assert code == 0
+    assert "without a reranker" in err

@@ -38,7 +38,8 @@ STREAM = {
     "required": ["event", "data"],
 }
 EXAMPLE = 'event: message\ndata: {"delta": "The office opens at eight. [1]"}\n\n'
-OPTIONAL = frozenset(("generator",))  # without it answers are extracts, but answers
+# without the generator answers are extracts, without the reranker hits stay as they were found
+OPTIONAL = frozenset(("generator", "reranker"))
 
 
 class AskRequest(Filtered):

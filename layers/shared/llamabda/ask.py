@@ -146,7 +146,7 @@ class Ask:
             clock.take(found)
             embedder = found.embedder
             spoken = language(question)
-            if not support.answerable(found.hits, background=embedder.background, ceiling=embedder.ceiling):
+            if not support.answerable(found.fused, background=embedder.background, ceiling=embedder.ceiling):
                 yield from _whole(_refusal(spoken, clock))
                 return
 

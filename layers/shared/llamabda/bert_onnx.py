@@ -53,7 +53,7 @@ def prepare(source: Path, target: Path, kind: str = KIND) -> None:
     config = _json(source / "config.json")
     _check(config, source)
     target.mkdir(parents=True, exist_ok=True)
-    graph = BertGraph(config, source / "model.safetensors", pooling=_pooling(source))
+    graph = EmbedderGraph(config, source / "model.safetensors", pooling=_pooling(source))
     (target / "model.onnx").write_bytes(graph.build())
     (target / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
     (target / "embedder.json").write_text(json.dumps(_describe(source, config), indent=1), encoding="utf-8")
@@ -122,12 +122,14 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 class BertGraph:
-    """Lays out the operators of one BERT encoder."""
+    """Lays out the operators of one BERT encoder; what stands above it, and what goes in, is for others to say."""
 
-    def __init__(self, config: Mapping[str, Any], weights: Path, *, pooling: str) -> None:
+    inputs: tuple[str, ...] = ("input_ids",)
+    prefixes: tuple[str, ...] = ("bert.",)  # what the names of the encoder's weights may begin with
+
+    def __init__(self, config: Mapping[str, Any], weights: Path) -> None:
         self._config = config
         self._weights_file = weights
-        self._pooling = pooling
         self._weights: Any = None  # the open safetensors file, while the graph is built
         self._prefix = ""
         self._nodes: list[Any] = []
@@ -142,18 +144,20 @@ class BertGraph:
         try:
             with safe_open(self._weights_file, "numpy") as weights:
                 self._weights = weights
-                self._prefix = "bert." if "bert.embeddings.LayerNorm.weight" in set(weights.keys()) else ""
+                names = set(weights.keys())
+                known = (prefix for prefix in self.prefixes if f"{prefix}embeddings.LayerNorm.weight" in names)
+                self._prefix = next(known, "")
                 x = self._embeddings()
                 for layer in range(config["num_hidden_layers"]):
                     x = self._layer(x, f"encoder.layer.{layer}.")
+                output, width = self._head(x)
         except SafetensorError as exc:
             raise ModelError(f"{self._weights_file} does not hold the weights of its config.json: {exc}") from exc
-        self._pool(x)
         graph = helper.make_graph(
             self._nodes,
             "bert",
-            [helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "tokens"])],
-            [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [1, config["hidden_size"]])],
+            [helper.make_tensor_value_info(name, TensorProto.INT64, [1, "tokens"]) for name in self.inputs],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, width])],
             self._constants,
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
@@ -171,13 +175,22 @@ class BertGraph:
         looked_up = self._op("Gather", [self._constant("words", rows), "input_ids"])
         scale = self._op("Gather", [self._constant("words.scale", scales), "input_ids"])
         words = self._op("Mul", [self._op("Cast", [looked_up], to=TensorProto.FLOAT), scale])
+        return self._normalised(words, self._places(), "embeddings.LayerNorm", bias=None)
+
+    def _places(self) -> str:
+        """What is added to the words for where they stand and of which type they are, (1, tokens, hidden)."""
         # Every token is of type 0: its row is the same everywhere, so it goes into the positions.
-        positions = self._weight("embeddings.position_embeddings.weight")
-        positions = positions + self._weight("embeddings.token_type_embeddings.weight")[0]
+        return self._positions(self._weight("embeddings.token_type_embeddings.weight")[0])
+
+    def _positions(self, added: NDArray[np.float32], *, skipped: int = 0) -> str:
+        """(1, tokens, hidden). The first token stands at `skipped`; `added` (hidden,) is added to each."""
+        import numpy as np
+
+        positions = self._weight("embeddings.position_embeddings.weight")[skipped:] + added
         first = self._constant("first", np.array([0], np.int64))
         length = self._op("Shape", ["input_ids"], start=1, end=2)
         sliced = self._op("Slice", [self._constant("positions", positions), first, length, first])
-        return self._normalised(words, self._op("Unsqueeze", [sliced, first]), "embeddings.LayerNorm", bias=None)
+        return self._op("Unsqueeze", [sliced, first])
 
     def _layer(self, x: str, name: str) -> str:
         import numpy as np
@@ -192,6 +205,10 @@ class BertGraph:
             domain=CONTRIB,
             num_heads=self._config["num_attention_heads"],
         )
+        return self._rest(attended, x, name)
+
+    def _rest(self, attended: str, x: str, name: str) -> str:
+        """What a layer does with `x` once it has attended."""
         x = self._dense_and_norm(attended, x, name + "attention.output.")
         wide = self._matmul(x, name + "intermediate.dense", self._weight(name + "intermediate.dense.weight"))
         wide_bias = self._constant(name + "intermediate.dense.bias", self._weight(name + "intermediate.dense.bias"))
@@ -226,15 +243,9 @@ class BertGraph:
         ]
         return self._op("DynamicQuantizeMatMul", inputs, domain=CONTRIB)
 
-    def _pool(self, x: str) -> None:
-        import numpy as np
-
-        axis = self._constant("tokens_axis", np.array([1], np.int64))
-        if self._pooling == "mean":
-            pooled = self._op("ReduceMean", [x, axis], keepdims=0)
-        else:
-            pooled = self._op("Gather", [x, self._constant("cls", np.array(0, np.int64))], axis=1)
-        self._op("LpNormalization", [pooled], name="embedding", axis=-1, p=2)
+    def _head(self, x: str) -> tuple[str, int]:
+        """What stands above the encoder: the name of the output, and how many numbers it has."""
+        raise NotImplementedError
 
     def _weight(self, name: str) -> NDArray[np.float32]:
         weight: NDArray[np.float32] = self._weights.get_tensor(self._prefix + name).astype("float32")
@@ -244,7 +255,7 @@ class BertGraph:
         import numpy as np
         from onnx import numpy_helper
 
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self._constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def _op(self, op: str, inputs: list[str], *, outputs: int = 1, name: str = "", **attributes: Any) -> str:
@@ -255,6 +266,24 @@ class BertGraph:
         names = [name] if outputs == 1 else [f"{name}.{i}" for i in range(outputs)]
         self._nodes.append(helper.make_node(op, inputs, names, name=name, **attributes))
         return ",".join(names)
+
+
+class EmbedderGraph(BertGraph):
+    """An encoder with pooling ("mean" or "cls") and normalisation above it."""
+
+    def __init__(self, config: Mapping[str, Any], weights: Path, *, pooling: str) -> None:
+        super().__init__(config, weights)
+        self._pooling = pooling
+
+    def _head(self, x: str) -> tuple[str, int]:
+        import numpy as np
+
+        axis = self._constant("tokens_axis", np.array([1], np.int64))
+        if self._pooling == "mean":
+            pooled = self._op("ReduceMean", [x, axis], keepdims=0)
+        else:
+            pooled = self._op("Gather", [x, self._constant("cls", np.array(0, np.int64))], axis=1)
+        return self._op("LpNormalization", [pooled], name="embedding", axis=-1, p=2), self._config["hidden_size"]
 
 
 def scales_of(weight: NDArray[np.float32], *, axis: int, limit: int) -> NDArray[np.float32]:

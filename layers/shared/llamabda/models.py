@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,7 +67,7 @@ def fetch(
         if offline:
             raise ModelError(f"model {name} is not in the cache {cache}, and fetching is switched off")
         try:
-            with cached_folder.locked(place.folder, wait=lambda file: say(_waiting(entry, file))):
+            with cached_folder.locked(place.folder, wait=lambda file: say(_waiting(entry.name, file))):
                 if not _intact(place):  # another process may have been faster
                     _make(entry, place, cache, preparations or {}, say, prepared=prepared)
         except OSError as exc:
@@ -75,12 +75,59 @@ def fetch(
     return place.folder if entry.kind == "embedder" else place.folder / _generator_file(entry, prepared=prepared)
 
 
+def prepare(
+    source: Path,
+    *,
+    files: Sequence[str],
+    kind: str,
+    version: int,
+    preparation: Preparation,
+    cache: Path,
+    progress: Callable[[str], None] | None = None,
+    offline: bool = False,
+) -> Path:
+    """The folder that `preparation` makes, once, of a model's folder on this machine.
+
+    It is made anew when one of `files`, as their sizes and times tell, or `version` is another. ModelError: the
+    preparation fails, or `offline` and it is not in the cache.
+    """
+    say = progress or _silent
+    source = source.absolute()
+    try:
+        place = _place_of(source, files, cache, f"{kind} {version}")
+        if _intact(place):
+            return place.folder
+        if offline:
+            raise ModelError(f"model {source}, prepared, is not in the cache {cache}")
+        with cached_folder.locked(place.folder, wait=lambda file: say(_waiting(str(source), file))):
+            if not _intact(place):
+                say(f"preparing {source} ({kind}), once; takes some seconds")
+                with cached_folder.workshop(place.folder) as work:
+                    target = work / "target"
+                    target.mkdir()
+                    preparation(source, target, kind)
+                    _write_record(place, target)
+                    cached_folder.swap(target, place.folder)
+                say(f"{source} is ready in {place.folder}")
+    except OSError as exc:
+        raise ModelError(f"model {source} cannot be put into the cache {cache}: {exc}") from exc
+    return place.folder
+
+
+def _place_of(source: Path, files: Sequence[str], cache: Path, recipe: str) -> _Place:
+    found = {name: (status.st_size, status.st_mtime_ns) for name in files for status in [(source / name).stat()]}
+    made_of = json.dumps({"recipe": recipe, "source": str(source), "files": found})
+    slug = re.sub(r"[^0-9A-Za-z._-]+", "--", source.name)
+    folder = f"{slug}-{hashlib.sha256(str(source).encode()).hexdigest()[:12]}"  # names of folders are not unique
+    return _Place(cache / folder, hashlib.sha256(made_of.encode()).hexdigest())
+
+
 def _silent(_line: str) -> None:
     pass
 
 
-def _waiting(entry: Entry, file: Path) -> str:
-    return f"waiting for another process that is fetching {entry.name} (lock file {file})"
+def _waiting(name: str, file: Path) -> str:
+    return f"waiting for another process that is fetching {name} (lock file {file})"
 
 
 def cached(entry: Entry, cache: Path) -> bool:

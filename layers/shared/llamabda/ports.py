@@ -65,6 +65,19 @@ class Embedder(Protocol):
         """(dim,)."""
 
 
+class Reranker(Protocol):
+    """Reads a question together with each text and says how well they fit."""
+
+    def scores(self, question: str, texts: Sequence[str], *, deadline: Deadline) -> NDArray[np.float32]:
+        """(m,) float32, finite: the scores of the first m texts, higher is better; 0 stands between fit and unfit.
+
+        m is the number of texts, less only when the deadline comes before: a text that has been begun is finished, no
+        other is begun. Scores are comparable for one question; a text's does not depend on the other texts. A text
+        that is too long is cut at its end, a question only when it alone takes more than half of the model's limit.
+        DependencyFailed when the model cannot be run.
+        """
+
+
 class Index(Protocol):
     """Finds chunks by words and by vectors. It knows nothing of which generation is live: the catalog does."""
 

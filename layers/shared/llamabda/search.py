@@ -13,7 +13,8 @@ from llamabda.errors import DependencyFailed
 from llamabda.filters import And, Filter, Or
 from llamabda.fusion import fuse
 from llamabda.lookup import named_first
-from llamabda.ports import Catalog, Embedder, Index
+from llamabda.ports import Catalog, Embedder, Index, Reranker
+from llamabda.reranking import RERANK_CANDIDATES, reranked
 from llamabda.space import Space
 from llamabda.types import Chunk, Deadline, Hit, ScoredChunk, TextMatches, Weights
 
@@ -31,17 +32,27 @@ _Found: TypeAlias = tuple[TextMatches, Sequence[ScoredChunk]]
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """`hits`: best first. `timings`: milliseconds of the stages embed and search. `embedder`: that of the cosines."""
+    """`hits`: best first. `timings`: milliseconds of the stages embed, search and, where there is one, rerank.
+
+    `embedder`: that of the cosines.
+    """
 
     hits: tuple[Hit, ...]
     timings: Mapping[str, float]
     embedder: Embedder
+    before: tuple[Hit, ...] | None = None  # the best as they were before a reranker changed their order
+
+    @property
+    def fused(self) -> tuple[Hit, ...]:
+        """The best by words and by sense: whether a question can be answered does not depend on a reranker."""
+        return self.hits if self.before is None else self.before
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
     space: Callable[[], Space]
     catalog: Catalog
+    reranker: Callable[[], Reranker | None] | None = None  # None, or what gives None: the order of the fusion stays
 
     def __call__(
         self,
@@ -56,7 +67,8 @@ class Search:
         """At most `top_k` hits, fewer only when the tenants have no more that pass the filter.
 
         Documents that are known by an id which stands in the question come first (`lookup.named_first`); an id that no
-        document is known by changes nothing. DependencyFailed when the deadline passed.
+        document is known by changes nothing. A reranker then orders the others anew (`reranking.reranked`).
+        DependencyFailed when the deadline passed.
         """
         began = time.perf_counter()
         _in_time(deadline, "embedder")
@@ -64,6 +76,8 @@ class Search:
         embedder, index = space.embedder, space.index
         vector = embedder.embed_query(question)
         embedded = time.perf_counter()
+        reranker = self.reranker() if self.reranker is not None else None
+        best = top_k if reranker is None else max(top_k, RERANK_CANDIDATES)
         limit = max(CANDIDATES, CANDIDATES_PER_HIT * top_k)
         ids = identifiers.mentioned(question)
         narrowed = _narrowed(index, ids, vector, tenants, filter) if ids else []
@@ -72,18 +86,22 @@ class Search:
         for _ in range(ROUNDS):
             wanted = [filter, *narrowed]
             (found, *by_id), dropped = self._live(index, question, vector, tenants, limit, wanted, deadline)
-            hits = fused(*found, limit=top_k)
+            hits = fused(*found, limit=best)
             if narrowed:
                 texts, nearest = _joined(by_id, found[0].bound)
                 every = len(texts.matches) + len(nearest)
                 named = fused(texts, nearest, limit=every, whole=found[0])
-                hits = named_first(ids, named, hits, limit=top_k)
+                hits = named_first(ids, named, hits, limit=best)
             if not dropped:
                 break
             limit *= WIDER
         done = time.perf_counter()
         timings = {"embed": 1000 * (embedded - began), "search": 1000 * (done - embedded)}
-        return SearchResult(tuple(hits), timings, embedder)
+        if reranker is None:
+            return SearchResult(tuple(hits), timings, embedder)
+        ordered = reranked(reranker, question, hits, limit=top_k, deadline=deadline)
+        timings["rerank"] = 1000 * (time.perf_counter() - done)
+        return SearchResult(tuple(ordered), timings, embedder, before=tuple(hits[:top_k]))
 
     def _live(
         self,

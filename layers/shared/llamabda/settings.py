@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     # models
     embed_model_name: str = "sentence-transformers/all-MiniLM-L6-v2"
     embed_backend: str = Field(default="onnx", pattern="^(onnx|sentence_transformers)$")
+    rerank_model: str = ""  # a folder that holds a cross-encoder; empty: hits stay in the order of the fusion
     model_path: str = "smollm2-135m-instruct"  # a GGUF file, a name from the catalogue, or "" for none: extracts only
     n_ctx: int = Field(default=2048, ge=256, le=131072)  # tokens
     max_queue: int = Field(default=4, ge=0, le=1000)  # questions that may wait for the model

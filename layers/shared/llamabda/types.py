@@ -214,7 +214,7 @@ class Reply:
     citations: tuple[Citation, ...]
     model: str | None  # name of the generator's model; None when none took part
     usage: Usage
-    timings: Mapping[str, float]  # milliseconds per stage: embed, search, prefill, decode, total
+    timings: Mapping[str, float]  # milliseconds per stage: embed, search, rerank, prefill, decode, total
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Indexes,
         LanguageDetector,
         Queue,
+        Reranker,
         SessionStore,
         Signer,
         TextStore,
@@ -228,6 +229,15 @@ def prepare_model(name: str, progress: Callable[[str], None] | None = None, *, o
     return models.fetch(name, cache=models_dir(), progress=progress, offline=offline, preparations={"Q4_0": requantize})
 
 
+def prepare_reranker(progress: Callable[[str], None] | None = None, *, offline: bool = False) -> Path | None:
+    """The folder of the configured reranker, prepared when it is not there yet; None when none is configured."""
+    from llamabda import rerankers
+
+    if not settings().rerank_model:
+        return None
+    return rerankers.fetch(settings().rerank_model, cache=cache_dir() / "models", progress=progress, offline=offline)
+
+
 def load_embedder(model: EmbeddingModel) -> Embedder:
     """Takes seconds, and longer where the model has to be fetched first."""
     folder = prepare_embedder(_log_progress, model=model)
@@ -252,8 +262,18 @@ def _load_generator() -> Generator | None:
     return LlamaCppGenerator(path, n_ctx=settings().n_ctx, threads=available_cpus(), max_queue=settings().max_queue)
 
 
+def _load_reranker() -> Reranker | None:
+    folder = prepare_reranker(_log_progress)
+    if folder is None:
+        return None
+    from llamabda.adapters.onnx_reranker import OnnxReranker
+
+    return OnnxReranker(folder, threads=available_cpus())
+
+
 _space = Background(lambda: spaces().load(), name="embedder")
 _generator = Background(_load_generator, name="generator")
+_reranker = Background(_load_reranker, name="reranker")
 
 
 def space() -> Space:
@@ -296,6 +316,17 @@ def generator() -> Generator | None:
         return None  # answers stay extractive; readiness and the log name the cause
 
 
+def reranker() -> Reranker | None:
+    """What orders hits anew; None while it loads, when none is configured, and when it failed (see `checks`)."""
+    if not settings().rerank_model:
+        return None
+    _reranker.start()
+    try:
+        return _reranker.peek()
+    except LlamabdaError:
+        return None  # hits stay in the order of the fusion; readiness and the log name the cause
+
+
 def warm() -> None:
     """Starts loading the models in the background."""
     for warning in unsafe():
@@ -303,6 +334,8 @@ def warm() -> None:
     _space.start()
     if settings().model_path and not settings().generator_url:
         _generator.start()
+    if settings().rerank_model:
+        _reranker.start()
     threading.Thread(target=_report, name="warm", daemon=True).start()
 
 
@@ -313,10 +346,14 @@ def _report() -> None:
             log.info("the language model's server is %s: %s", remote.check(), remote.name)
     except LlamabdaError as exc:
         log.warning("answers are extracts until the language model's server can be used: %s", exc.message)
-    for name, background in (("embedder", _space), ("generator", _generator)):
+    wanted: dict[str, Callable[[], object]] = {"embedder": _space.wait}
+    if settings().model_path and remote is None:
+        wanted["generator"] = _generator.wait
+    if settings().rerank_model:
+        wanted["reranker"] = _reranker.wait
+    for name, loaded in wanted.items():
         try:
-            if name == "embedder" or (settings().model_path and remote is None):
-                background.wait()
+            loaded()
         except LlamabdaError as exc:
             log.error("the %s could not be loaded: %s", name, exc.message)
 
@@ -341,7 +378,7 @@ def reindex() -> Reindex:
 def search() -> Search:
     from llamabda.search import Search
 
-    return Search(space=space, catalog=catalog())
+    return Search(space=space, catalog=catalog(), reranker=reranker)
 
 
 @Once
@@ -420,12 +457,14 @@ def _known_languages() -> tuple[str, ...]:
 
 def checks() -> Mapping[str, Callable[[], str]]:
     """For readiness: each returns "ok" or what it is still doing, and raises LlamabdaError when it fails."""
+    optional = {"reranker": _check_reranker} if settings().rerank_model else {}
     return {
         "users": _pinged(users),
         "catalog": _pinged(catalog),
         "index": _check_index,
         "embedder": _check_embedder,
         "generator": _check_generator,
+        **optional,
     }
 
 
@@ -458,6 +497,11 @@ def _check_generator() -> str:
         return "none"
     _generator.start()
     return "loading" if _generator.peek() is None else "ok"
+
+
+def _check_reranker() -> str:
+    _reranker.start()
+    return "loading" if _reranker.peek() is None else "ok"
 
 
 def _log_progress(line: str) -> None:

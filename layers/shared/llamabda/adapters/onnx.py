@@ -14,12 +14,11 @@ import numpy as np
 
 from llamabda.errors import DependencyFailed, ModelError
 from llamabda.iso639 import codes
+from llamabda.onnx_session import opened, readable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Tokenizing is linear in the text while only the first tokens count: what lies beyond is not looked at.
-CHARACTERS_PER_TOKEN = 64
 FILES = ("model.onnx", "tokenizer.json", "embedder.json")
 
 
@@ -80,8 +79,8 @@ class OnnxEmbedder:
         self._tokenizer = tokenizer(folder / "tokenizer.json", max_tokens=self._about.max_tokens)
         onnxruntime.disable_telemetry_events()
         self._threads = max(1, threads)
-        self._alone = _session(folder / "model.onnx", threads=1)
-        self._shared = _session(folder / "model.onnx", threads=threads) if threads > 1 else self._alone
+        self._alone = opened(folder / "model.onnx", threads=1)
+        self._shared = opened(folder / "model.onnx", threads=threads) if threads > 1 else self._alone
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="embed")
 
     @property
@@ -120,9 +119,7 @@ class OnnxEmbedder:
         return self._embed(self._about.query_prompt + text, self._shared)
 
     def _embed(self, text: str, session: Any) -> NDArray[np.float32]:
-        head = text[: self._about.max_tokens * CHARACTERS_PER_TOKEN]
-        # The tokenizer takes no lone surrogates; they are not characters, so "?" stands for them.
-        clean = head.encode("utf-8", "replace").decode("utf-8")
+        clean = readable(text, tokens=self._about.max_tokens)
         try:
             ids = np.array([self._tokenizer.encode(clean).ids], np.int64)
             (vectors,) = session.run(["embedding"], {"input_ids": ids})
@@ -145,21 +142,3 @@ def tokenizer(file: Path, *, max_tokens: int) -> Any:
     loaded.no_padding()
     loaded.enable_truncation(max_tokens)
     return loaded
-
-
-def _session(file: Path, *, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; they reach the caller as exceptions anyway
-    # Texts differ in length: an arena would keep the largest buffers of every length it has seen.
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
-    # Threads that wait for their share spin, but not beyond the end of a text: the language model needs them.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as exc:
-        raise ModelError(f"{file} cannot be loaded: {exc}") from exc

@@ -70,6 +70,8 @@ def _findings(console: Console) -> Iterator[Finding]:
         yield _checked("index", "chunks can be searched", wiring.checks()["index"])
         yield languages()
     yield _generator(console)
+    if settings().rerank_model:
+        yield _reranker(console)
     yield _extractor()
 
 
@@ -215,6 +217,23 @@ def _server(remote: OpenAiGenerator) -> Finding:
     if status != "ok":
         return Finding("generator", "warn", f"{where} is {status}", "answers are extracts meanwhile")
     return Finding("generator", "ok", detail)
+
+
+def _reranker(console: Console) -> Finding:
+    """Questions are answered without it, so this is no reason to fail."""
+    name = settings().rerank_model
+    advice = "see RERANK_MODEL in .env.example; until then, hits stay in the order of the search"
+    try:
+        wiring.prepare_reranker(offline=True)
+    except ModelError as error:
+        if "not in the cache" not in error.message:
+            return Finding("reranker", "warn", error.message, advice)
+        return Finding("reranker", "warn", f"{name} is not prepared yet", "the first start prepares it, in seconds")
+    try:
+        wait_for(wiring.checks()["reranker"], "loading the reranker", console)
+    except LlamabdaError as error:
+        return Finding("reranker", "warn", error.message, advice)
+    return Finding("reranker", "ok", f"{name} loads")
 
 
 def _extractor() -> Finding:

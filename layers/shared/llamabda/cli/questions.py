@@ -9,7 +9,7 @@ from argparse import Namespace
 from llamabda import filters, rendering, wiring
 from llamabda.ask import Delta, Event, Extract
 from llamabda.cli.console import Console
-from llamabda.cli.start import checked_tenant, load_embedder, load_generator, readable
+from llamabda.cli.start import checked_tenant, load_embedder, load_generator, load_reranker, readable
 from llamabda.errors import InvalidInput, TooLarge
 from llamabda.filters import Filter
 from llamabda.settings import settings
@@ -23,6 +23,7 @@ def ask(arguments: Namespace, console: Console) -> int:
     question = _asked(arguments.question)
     tenants = readable(checked_tenant(arguments.tenant))
     load_embedder(console)
+    load_reranker(console)
     if arguments.mode != "extractive":
         load_generator(console)
     shown = _Streamed(console)
@@ -74,6 +75,7 @@ def search(arguments: Namespace, console: Console) -> int:
     query = _asked(arguments.query)
     tenants = readable(checked_tenant(arguments.tenant))
     load_embedder(console)
+    load_reranker(console)
     deadline = Deadline.after(settings().ask_deadline_seconds)
     wanted = _filter(arguments.filter)
     found = wiring.search()(query, tenants=tenants, top_k=arguments.top_k, filter=wanted, deadline=deadline)

@@ -92,6 +92,19 @@ def load_generator(console: Console) -> None:
         console.note(f"answers will be extracts, without a language model: {error.message}")
 
 
+def load_reranker(console: Console) -> None:
+    """Waits until the reranker is there, if one is configured. Where it cannot be had, hits stay as they were found."""
+    from llamabda import wiring
+
+    if not settings().rerank_model:
+        return
+    try:
+        wiring.prepare_reranker(console.progress)
+        wait_for(wiring.checks()["reranker"], "loading the reranker", console)
+    except LlamabdaError as error:
+        console.note(f"hits stay in the order of the search, without a reranker: {error.message}")
+
+
 def wait_for(check: Callable[[], str], doing: str, console: Console) -> None:
     """Until a readiness check says something else than "loading". Raises what the check raises."""
     began = time.monotonic()
