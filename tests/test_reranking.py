@@ -171,7 +171,7 @@ def test_reading_gets_a_share_of_the_time_that_is_left(seconds: float, given: fl
 
 def ask_over(*chunks: Chunk, reranker: Reranker | None) -> Ask:
     search = search_over(*chunks, reranker=reranker)
-    return Ask(search=search, embedder=search.embedder, generator=lambda: None, admission=Admission(waiting=1))
+    return Ask(search=search, generator=lambda: None, admission=Admission(waiting=1))
 
 
 def answer(ask: Ask, *, top_k: int) -> str:
