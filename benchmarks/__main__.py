@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks import (
     corpus,
+    e5,
     embedding,
     export,
     generation,
@@ -38,6 +39,7 @@ PARTS: dict[str, Callable[[Plan], Iterable[Row | Section]]] = {
     "start": start.run,
     "embedding": embedding.run,
     "export": export.run,
+    "e5": e5.run,
     "retrieval": retrieval.run,
     "reranking": reranking.run,
     "generation": generation.run,

@@ -64,8 +64,8 @@ def measured(python: Path, threads: int, *, quick: bool, say: Callable[[str], No
             began = time.monotonic()
             with Worker(interpreter, module, threads=threads) as worker:
                 worker.call("load", folder=folder, threads=threads)
-                vectors, queries = _vectors(worker, texts), _vectors(worker, asked)
-            found[name] = _ndcg([key for key, _ in documents], vectors, questions, queries)
+                vectors, queries = vectors_of(worker, texts), vectors_of(worker, asked)
+            found[name] = documents_ndcg([key for key, _ in documents], vectors, questions, queries)
             say(f"export: {name} nDCG@10 {found[name]:.4f}, {time.monotonic() - began:.0f} s")
     return _row(len(documents), found, str(made["precision"]))
 
@@ -120,12 +120,13 @@ def _some(documents: list[tuple[str, str]], judged: set[str]) -> list[tuple[str,
     return [document for document in documents if document[0] in kept]
 
 
-def _vectors(worker: Worker, texts: list[str]) -> NDArray[np.float32]:
-    rows = [row for at in range(0, len(texts), BATCH) for row in worker.call("vectors", texts=texts[at : at + BATCH])]
+def vectors_of(worker: Worker, texts: list[str], *, do: str = "vectors") -> NDArray[np.float32]:
+    """(n, dim), by whatever the worker calls it."""
+    rows = [row for at in range(0, len(texts), BATCH) for row in worker.call(do, texts=texts[at : at + BATCH])]
     return np.array(rows, np.float32)
 
 
-def _ndcg(
+def documents_ndcg(
     ids: Sequence[str],
     vectors: NDArray[np.float32],
     questions: Sequence[quality.Question],

@@ -160,7 +160,7 @@ def test_documents_rank_by_their_cosine_alone() -> None:
     vectors = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
     queries = np.array([[0.6, 0.8], [0.8, 0.6]], np.float32)
     second = (2 / math.log2(3) + 1 / math.log2(4)) / (2 + 1 / math.log2(3))
-    assert export._ndcg(["a", "b", "c"], vectors, questions, queries) == pytest.approx((1 + second) / 2)
+    assert export.documents_ndcg(["a", "b", "c"], vectors, questions, queries) == pytest.approx((1 + second) / 2)
 
 
 def test_a_quick_run_keeps_every_judged_document_and_the_same_others() -> None:

@@ -52,5 +52,9 @@ def vectors(texts: list[str]) -> list[list[float]]:
     return [[float(x) for x in row] for row in _model.embed_documents(texts)]
 
 
+def query_vectors(texts: list[str]) -> list[list[float]]:
+    return [[float(x) for x in _model.embed_query(text)] for text in texts]
+
+
 if __name__ == "__main__":
-    serve({f.__name__: f for f in (load, query, bulk, vectors, memory)})
+    serve({f.__name__: f for f in (load, query, bulk, vectors, query_vectors, memory)})
