@@ -55,7 +55,7 @@ def _document(name: str, texts: list[str], vectors: np.typing.NDArray[np.float32
         sha256=digest,
         size=len(source.encode()),
         chunks=len(chunks),
-        fingerprint=space.fingerprint,
+        build=space.build,
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from llamabda.errors import Busy
 from llamabda.filters import Filter
 from llamabda.space import Space
-from llamabda.types import Chunk, Deadline, EmbeddingModel, GenerationKey, Prompt, ScoredChunk, TextMatches
+from llamabda.types import Chunk, Deadline, GenerationKey, Prompt, ScoredChunk, TextMatches
 
 FEW_WORDS = re.compile(r"(an?|and|are|did|does|do|in|is|it|of|on|or|the|to|was|were|what|when|where|which|who)")
 
@@ -102,7 +102,7 @@ class WordIndex:
 
 
 def word_space(embedder: WordEmbedder, index: object) -> Space:
-    return Space(EmbeddingModel("words", "test"), embedder, index)  # type: ignore[arg-type]  # any index of a test
+    return Space("words", embedder, index)  # type: ignore[arg-type]  # any index of a test
 
 
 @dataclass

@@ -25,7 +25,7 @@ from llamabda.chunking import Chunking
 from llamabda.ingest import Ingest
 from llamabda.ports import Embedder
 from llamabda.space import Space
-from llamabda.types import EmbeddingModel, NewDocument
+from llamabda.types import Embedding, EmbeddingModel, NewDocument
 
 
 class LengthEmbedder:
@@ -49,14 +49,15 @@ def open_ingest(home: Path) -> Ingest:
     database = Database(home / "llamabda.db")
     catalog = SqliteCatalog(database)
     embedder, indexes = LengthEmbedder(), SqliteIndexes(home / "index")
-    space = Space(EmbeddingModel("length", "test"), embedder, indexes.open(embedder.fingerprint, embedder.dim))
     embeddings = SqliteEmbeddings(database)
-    embeddings.adopt(space.embedding)
-    return Ingest(catalog, lambda: space, SqliteTextStore(database), SqliteQueue(database), indexes, embeddings)
+    build = embeddings.settle(Embedding(embedder.fingerprint, EmbeddingModel("length", "test"))).name
+    space = Space(build, embedder, indexes.open(build, embedder.dim))
+    texts, queue = SqliteTextStore(database), SqliteQueue(database)
+    return Ingest(catalog, lambda: space, lambda: space, texts, queue, indexes, embeddings)
 
 
 def with_embedder(ingest: Ingest, make: Callable[[], Embedder]) -> Ingest:
-    return replace(ingest, space=lambda: replace(ingest.space(), embedder=make()))
+    return replace(ingest, writable=lambda: replace(ingest.space(), embedder=make()))
 
 
 def main() -> None:

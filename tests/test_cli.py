@@ -538,14 +538,14 @@ def two_models(monkeypatch):
         for known, provider in list(vars(wiring).items()):
             if isinstance(provider, Once):
                 monkeypatch.setattr(wiring, known, Once(provider._make))
-        monkeypatch.setattr(wiring, "_space", Background(lambda: wiring.spaces().load(), name="embedder"))
+        monkeypatch.setattr(wiring, "_space", Background(wiring._loaded_spaces, name="embedder"))
 
     return choose
 
 
 def test_reindex_gives_the_documents_vectors_of_another_model(run, folder, home, two_models):
     run("ingest", str(folder))
-    total = wiring.embeddings().left("")
+    total = wiring.embeddings().documents()
     two_models("other")
     code, out, _ = run("doctor", "--json")
     (vectors,) = [check for check in json.loads(out)["checks"] if check["name"] == "vectors"]

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from llamabda import ingest as ingest_module
+from llamabda.adapters.sqlite.indexes import SqliteIndexes
 from llamabda.chunking import Chunking
 from llamabda.errors import DependencyFailed
-from llamabda.reindex import Reindex
+from llamabda.reindex import Reindex, Reindexed
 from llamabda.search import Search
 from llamabda.space import Space
-from llamabda.types import Deadline, EmbeddingModel, GenerationKey, NewDocument
+from llamabda.spaces import Spaces
+from llamabda.types import Deadline, Embedding, EmbeddingModel, GenerationKey, NewDocument
 from tests.crash_child import LengthEmbedder, open_ingest
 
 SMALL = Chunking(200, 20)
@@ -41,13 +43,25 @@ def ingest(tmp_path):
     return open_ingest(tmp_path)
 
 
-def turned(ingest, embedder=None) -> Space:
-    made = embedder or TurnedEmbedder()
-    return Space(EmbeddingModel("turned", "test"), made, ingest.indexes.open(made.fingerprint, made.dim))
+TURNED = EmbeddingModel("turned", "test")
 
 
-def reindex(ingest) -> Reindex:
-    return Reindex(ingest.catalog, ingest.texts, ingest.embeddings)
+def reindexed(ingest, embedder=None, **more) -> Reindexed:
+    reindex = Reindex(ingest.catalog, ingest.texts, ingest.indexes, ingest.embeddings)
+    return reindex(embedder or TurnedEmbedder(), TURNED, **more)
+
+
+def turned(ingest) -> Space:
+    """The space that readers have changed over to."""
+    live = ingest.embeddings.live()
+    assert live.embedding.model == TURNED
+    return Space(live.name, TurnedEmbedder(), ingest.indexes.open(live.name, TurnedEmbedder.dim))
+
+
+def following(ingest):
+    """The same house after the change."""
+    space = turned(ingest)
+    return replace(ingest, space=lambda: space, writable=lambda: space)
 
 
 def train(ingest, *names: str) -> None:
@@ -59,13 +73,13 @@ def test_every_document_gets_the_vectors_that_training_would_have_given_it(inges
     train(ingest, "a", "b", "c")
     ingest.train("t", [NewDocument("d", body("d"), source="notes.md")], chunking=Chunking(500, 50))
     seen = []
-    done = reindex(ingest)(turned(ingest), progress=seen.append)
+    done = reindexed(ingest, progress=seen.append)
     assert (done.documents, done.failed, done.adopted) == (4, (), True)
     assert seen[-1].left == 0
     assert seen[-1].chunks == done.chunks
     fresh = open_ingest(tmp_path / "fresh")
-    fresh = replace(fresh, space=lambda: turned(fresh))
-    fresh.embeddings.adopt(turned(fresh).embedding)
+    fresh.embeddings.settle(Embedding("turned", TURNED))
+    fresh = following(fresh)
     train(fresh, "a", "b", "c")
     fresh.train("t", [NewDocument("d", body("d"), source="notes.md")], chunking=Chunking(500, 50))
     for name in "abcd":
@@ -95,16 +109,17 @@ def test_what_was_made_is_not_made_again_after_a_stop(ingest):
             return super().embed_documents(texts)
 
     with pytest.raises(KeyboardInterrupt):
-        reindex(ingest)(turned(ingest, Stopping()))
-    assert ingest.embeddings.live().fingerprint == "length"
+        reindexed(ingest, Stopping())
+    assert ingest.embeddings.live().embedding.fingerprint == "length"
     Stopping.left = 10**6
-    assert reindex(ingest)(turned(ingest, Stopping())).adopted
+    assert reindexed(ingest, Stopping()).adopted
     assert len(Stopping.texts) == len(set(Stopping.texts))
 
 
 def test_nothing_to_do_is_done_at_once(ingest):
     train(ingest, "a")
-    done = reindex(ingest)(ingest.space())
+    assert reindexed(ingest).adopted
+    done = reindexed(ingest)
     assert (done.documents, done.chunks, done.adopted) == (0, 0, True)
 
 
@@ -117,16 +132,45 @@ def test_a_document_that_cannot_be_made_holds_back_the_change_and_not_the_others
 
     train(ingest, "a", "bad", "c", "lost")
     ingest.texts.delete([GenerationKey("t", "lost", 1)])
-    done = reindex(ingest)(turned(ingest, Picky()))
+    done = reindexed(ingest, Picky())
     assert not done.adopted
     assert sorted((key.doc_id, why) for key, why in done.failed) == [
         ("bad", "the embedder is not available now"),
         ("lost", "its text is missing: train it again, or delete it"),
     ]
     assert done.documents == 2
-    assert ingest.embeddings.live().fingerprint == "length"
-    ingest.delete("t", "lost")
-    assert reindex(ingest)(turned(ingest)).adopted
+    assert ingest.embeddings.live().embedding.fingerprint == "length"
+    (again,) = ingest.train("t", [NewDocument("lost", body("lost"), {"name": "lost"})], chunking=SMALL)
+    assert (again.state, again.generation) == ("ready", 2)
+    assert reindexed(ingest).adopted
+
+
+def test_a_document_that_failed_and_was_deleted_meanwhile_holds_back_nothing(ingest):
+    class Deleting(TurnedEmbedder):
+        def embed_documents(self, texts):
+            if any(" bad " in text for text in texts):
+                if ingest.catalog.get("t", "bad") is not None:
+                    ingest.delete("t", "bad")
+                raise DependencyFailed("it does not like this", dependency="embedder")
+            return super().embed_documents(texts)
+
+    train(ingest, "a", "bad")
+    assert reindexed(ingest, Deleting()).adopted
+
+
+def test_a_model_that_fails_at_everything_is_not_asked_for_ever(ingest):
+    class Broken(TurnedEmbedder):
+        asked = 0
+
+        def embed_documents(self, texts):
+            Broken.asked += 1
+            raise DependencyFailed("out of order", dependency="embedder")
+
+    train(ingest, *(f"doc-{n:03}" for n in range(120)))
+    done = reindexed(ingest, Broken())
+    assert not done.adopted
+    assert len(done.failed) < 120
+    assert Broken.asked < 120
 
 
 def test_documents_that_change_meanwhile_are_neither_lost_nor_old(ingest):
@@ -147,26 +191,53 @@ def test_documents_that_change_meanwhile_are_neither_lost_nor_old(ingest):
                     ingest.train("t", [NewDocument("zzz", body("added"))], chunking=SMALL)
             return super().embed_documents(texts)
 
-    space = turned(ingest, Meanwhile())
-    assert reindex(ingest)(space).adopted
+    assert reindexed(ingest, Meanwhile()).adopted
     live = ingest.catalog.live([("t", name) for name in [*names, "zzz"]])
     assert live == {("t", name): 2 if name == "doc-00" else 1 for name in [*names, "zzz"] if name != "doc-01"}
+    index = turned(ingest).index
     for (tenant, name), generation in live.items():
         key = GenerationKey(tenant, name, generation)
-        assert len(space.index.chunks(key, limit=1000)) == ingest.catalog.get(tenant, name).chunks
-    assert list(space.index.chunks(GenerationKey("t", "doc-01", 1), limit=9)) == []
+        assert len(index.chunks(key, limit=1000)) == ingest.catalog.get(tenant, name).chunks
+    for gone in (GenerationKey("t", "doc-01", 1), GenerationKey("t", "doc-00", 1)):
+        assert list(index.chunks(gone, limit=9)) == []
+
+
+def test_what_is_deleted_and_swept_while_it_is_made_leaves_nothing_even_when_the_model_then_fails(ingest, monkeypatch):
+    monkeypatch.setattr(ingest_module, "GRACE", timedelta(seconds=-1))
+    monkeypatch.setattr("llamabda.preparation.BATCH_CHUNKS", 4)
+    train(ingest, "a")
+    ingest.train("t", [NewDocument("doc", body("doc", 40))], chunking=SMALL)
+    calls = []
+
+    class Failing(TurnedEmbedder):
+        def embed_documents(self, texts):
+            calls.append(texts)
+            if len(calls) == 3:
+                ingest.delete("t", "doc")
+                assert ingest.sweep() >= 1
+            if len(calls) == 5:
+                raise DependencyFailed("out of order", dependency="embedder")
+            return super().embed_documents(texts)
+
+    reindexed(ingest, Failing())
+    assert len(calls) >= 5
+    build = next(name for name in ingest.indexes.names() if name.startswith("turned"))
+    index = ingest.indexes.open(build, TurnedEmbedder.dim)
+    assert list(index.chunks(GenerationKey("t", "doc", 1), limit=99)) == []
 
 
 def test_no_query_fails_or_misses_a_document(ingest):
     """Readers at 100 Hz, through the change and after it; each document is asked for by its own word and its sense."""
     names = [f"doc{n:02}" for n in range(30)]
     train(ingest, *names)
-    old, new = ingest.space(), turned(ingest)
-
-    def current() -> Space:
-        return new if ingest.embeddings.live().fingerprint == "turned" else old
-
-    search = Search(space=current, catalog=ingest.catalog)
+    spaces = Spaces(
+        ingest.embeddings,
+        ingest.indexes,
+        lambda model: TurnedEmbedder() if model == TURNED else LengthEmbedder(),
+        EmbeddingModel("length", "test"),
+    )
+    spaces.load()
+    search = Search(space=spaces.current, catalog=ingest.catalog)
     stop, looks, wrong = threading.Event(), [], []
 
     def read() -> None:
@@ -174,16 +245,16 @@ def test_no_query_fails_or_misses_a_document(ingest):
         while not stop.is_set():
             name = names[turn % len(names)]
             turn += 1
-            found = search(f"{name} version", tenants=["t"], top_k=3, deadline=Deadline.after(30)).hits
-            looks.append(current().fingerprint)
-            if name not in {hit.chunk.doc_id for hit in found}:
-                wrong.append((name, [hit.chunk.id for hit in found]))
+            found = search(f"{name} version", tenants=["t"], top_k=3, deadline=Deadline.after(30))
+            looks.append(found.embedder.fingerprint)
+            if name not in {hit.chunk.doc_id for hit in found.hits}:
+                wrong.append((name, [hit.chunk.id for hit in found.hits]))
             time.sleep(0.01)  # the pace of the reader
 
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        assert reindex(ingest)(new).adopted
+        assert reindexed(ingest).adopted
         while looks.count("turned") < 60 and not wrong:
             time.sleep(0.01)
     finally:
@@ -193,63 +264,112 @@ def test_no_query_fails_or_misses_a_document(ingest):
     assert "length" in looks
 
 
+def after_minutes(monkeypatch, minutes: float) -> None:
+    now = datetime.now(UTC) + timedelta(minutes=minutes)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return now
+
+    monkeypatch.setattr(ingest_module, "datetime", Clock)
+
+
 def test_the_old_vectors_are_dropped_ten_minutes_after_the_change(ingest, tmp_path, monkeypatch):
     train(ingest, "a")
-    space = turned(ingest)
-    assert reindex(ingest)(space).adopted
-    ingest = replace(ingest, space=lambda: space)
-    now = datetime.now(UTC)
+    old = ingest.embeddings.live().name
+    assert reindexed(ingest).adopted
+    after = following(ingest)
+    after_minutes(monkeypatch, 9)
+    after.discard()
+    assert (tmp_path / "index" / old).is_dir()
+    after_minutes(monkeypatch, 11)
+    after.discard()
+    assert not (tmp_path / "index" / old).exists()
+    assert ingest.embeddings.names() == {ingest.embeddings.live().name}
+    found = turned(ingest).index.chunks(GenerationKey("t", "a", 1), limit=99)
+    assert len(found) == ingest.catalog.get("t", "a").chunks
 
-    def at(minutes: int) -> None:
-        class Clock(datetime):
-            @classmethod
-            def now(cls, tz=None):
-                return now + timedelta(minutes=minutes)
 
-        monkeypatch.setattr(ingest_module, "datetime", Clock)
-        ingest.sweep()
+def test_going_there_and_back_and_dropping_in_between_loses_nothing(ingest, tmp_path, monkeypatch):
+    """Another process holds the first index open all the time: what it opens later must not be that one."""
+    train(ingest, "a")
+    first = ingest.space()
+    assert reindexed(ingest).adopted
+    after = following(ingest)
+    train(after, "b")
+    after_minutes(monkeypatch, 11)
+    replace(after, indexes=SqliteIndexes(tmp_path / "index")).discard()
+    monkeypatch.undo()
+    back = Reindex(ingest.catalog, ingest.texts, ingest.indexes, ingest.embeddings)(
+        LengthEmbedder(), EmbeddingModel("length", "test")
+    )
+    assert (back.documents, back.adopted) == (2, True)
+    live = ingest.embeddings.live().name
+    assert live != first.build
+    index = ingest.indexes.open(live, 2)
+    for name in "ab":
+        assert len(index.chunks(GenerationKey("t", name, 1), limit=99)) == ingest.catalog.get("t", name).chunks
 
-    at(9)
-    assert (tmp_path / "index" / "length").is_dir()
-    at(11)
-    assert not (tmp_path / "index" / "length").exists()
-    assert (tmp_path / "index" / "turned").is_dir()
-    assert len(space.index.chunks(GenerationKey("t", "a", 1), limit=99)) == ingest.catalog.get("t", "a").chunks
+
+def test_an_abandoned_reindexing_goes_after_a_day(ingest, tmp_path, monkeypatch):
+    train(ingest, "a", "bad")
+
+    class Picky(TurnedEmbedder):
+        def embed_documents(self, texts):
+            if any(" bad " in text for text in texts):
+                raise DependencyFailed("it does not like this", dependency="embedder")
+            return super().embed_documents(texts)
+
+    build = reindexed(ingest, Picky()).build
+    after_minutes(monkeypatch, 60)
+    ingest.discard()
+    assert (tmp_path / "index" / build).is_dir()
+    after_minutes(monkeypatch, 60 * 25)
+    ingest.discard()
+    assert not (tmp_path / "index" / build).exists()
+
+
+def test_a_folder_that_is_no_index_stops_nothing(ingest, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(ingest_module, "GRACE", timedelta(seconds=-1))
+    train(ingest, "a")
+    (tmp_path / "index" / "strange").mkdir()
+    (tmp_path / "index" / "strange" / "index.db").touch()
+    ingest.delete("t", "a")
+    assert ingest.sweep() == 1
+    assert "strange" in caplog.text
+    ingest.discard()
+    assert not (tmp_path / "index" / "strange").exists()
 
 
 def test_garbage_is_swept_from_every_index(ingest, monkeypatch):
     train(ingest, "a")
-    space = turned(ingest)
-    assert reindex(ingest)(space).adopted
+    assert reindexed(ingest).adopted
     ingest.delete("t", "a")
     monkeypatch.setattr(ingest_module, "GRACE", timedelta(seconds=-1))
     assert ingest.sweep() == 1
-    for index in (space.index, ingest.space().index):
+    for index in (turned(ingest).index, ingest.space().index):
         assert list(index.chunks(GenerationKey("t", "a", 1), limit=9)) == []
 
 
 def test_what_the_former_model_was_still_making_is_made_again_by_the_new_one(ingest):
     train(ingest, "a")
-    space = turned(ingest)
 
     class Slow(LengthEmbedder):
         def embed_documents(self, texts):
-            assert reindex(ingest)(space).adopted  # while this document is under way
+            assert reindexed(ingest).adopted  # while this document is under way
             return super().embed_documents(texts)
 
     slow = replace(ingest.space(), embedder=Slow())
-    (late,) = replace(ingest, space=lambda: slow).train("t", [NewDocument("b", body("b"))], chunking=SMALL)
+    (late,) = replace(ingest, writable=lambda: slow).train("t", [NewDocument("b", body("b"))], chunking=SMALL)
     assert late.state == "queued"
-    follower = replace(ingest, space=lambda: space)
-    (outcome,) = follower.work([GenerationKey("t", "b", 1)])
+    (outcome,) = following(ingest).work([GenerationKey("t", "b", 1)])
     assert outcome.trained.state == "ready"
-    assert len(space.index.chunks(GenerationKey("t", "b", 1), limit=99)) == outcome.trained.chunks
+    assert len(turned(ingest).index.chunks(GenerationKey("t", "b", 1), limit=99)) == outcome.trained.chunks
 
 
 def test_unchanged_documents_are_still_unchanged_after_the_change(ingest):
     train(ingest, "a")
-    space = turned(ingest)
-    assert reindex(ingest)(space).adopted
-    after = replace(ingest, space=lambda: space)
-    (again,) = after.train("t", [NewDocument("a", body("a"), {"name": "a"})], chunking=SMALL)
+    assert reindexed(ingest).adopted
+    (again,) = following(ingest).train("t", [NewDocument("a", body("a"), {"name": "a"})], chunking=SMALL)
     assert again.state == "unchanged"

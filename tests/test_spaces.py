@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -20,12 +22,13 @@ OLD, NEW = EmbeddingModel("old", "onnx"), EmbeddingModel("new", "onnx")
 
 class House:
     def __init__(self, folder):
+        self.folder = folder
         database = Database(folder / "c.db")
         self.catalog = SqliteCatalog(database)
         self.embeddings = SqliteEmbeddings(database)
         self.indexes = SqliteIndexes(folder / "index")
         self.loaded: list[str] = []
-        self.prints = {"old": "old-1", "new": "new-1"}
+        self.prints = {"old": "old-1", "new": "new-1", "moved": "old-1"}
         self.missing: set[str] = set()
         self.now = 0.0
 
@@ -37,23 +40,40 @@ class House:
         embedder.fingerprint = self.prints[model.name]
         return embedder
 
-    def spaces(self, wanted):
-        return Spaces(self.embeddings, self.indexes, self.load, wanted, clock=lambda: self.now)
+    def spaces(self, wanted, *, load=True):
+        made = Spaces(self.embeddings, self.indexes, self.load, wanted, clock=lambda: self.now)
+        if load:
+            made.load()
+        return made
 
-    def document(self, fingerprint, doc_id="d"):
+    def document(self, doc_id="d"):
         key = GenerationKey("t", doc_id, self.catalog.begin("t", doc_id, source="api", metadata={}))
+        build = self.embeddings.live().name
         self.catalog.commit(
-            key, source="api", metadata={}, sha256="", size=1, chunks=1, recipe="1:900/100", fingerprint=fingerprint
+            key, source="api", metadata={}, sha256="", size=1, chunks=1, recipe="1:900/100", build=build
         )
         return key
 
+    def change(self, model):
+        """What `reindex` does, without the vectors."""
+        build = self.embeddings.begin(Embedding(self.prints[model.name], model)).name
+        self.indexes.open(build, 256)
+        self.embeddings.made(self.embeddings.unmade(build, limit=99), build)
+        assert self.embeddings.adopt(build)
+        return build
+
     def follow(self, spaces):
         """The space after the thread that loads the new model has ended."""
-        spaces.current()
+        with suppress(DependencyFailed):
+            spaces.current()
         for thread in threading.enumerate():
             if thread.name == "load-embedder":
                 thread.join()
         return spaces.current()
+
+    @property
+    def live(self):
+        return self.embeddings.live().embedding.model
 
 
 @pytest.fixture
@@ -62,30 +82,29 @@ def house(tmp_path):
 
 
 def test_an_empty_home_takes_the_model_of_the_settings_and_another_one_as_long_as_it_is_empty(house):
-    assert house.spaces(OLD).load().fingerprint == "old-1"
-    assert house.embeddings.live() == Embedding("old-1", OLD)
-    assert house.spaces(NEW).load().fingerprint == "new-1"
-    assert house.embeddings.live() == Embedding("new-1", NEW)
+    assert house.spaces(OLD).current().embedder.fingerprint == "old-1"
+    assert house.live == OLD
+    assert house.spaces(NEW).current().embedder.fingerprint == "new-1"
+    assert house.live == NEW
 
 
 def test_documents_keep_their_model_until_they_have_vectors_of_the_new_one(house, caplog):
-    house.spaces(OLD).load()
-    key = house.document("old-1")
-    spaces = house.spaces(NEW)
+    house.spaces(OLD)
+    house.document()
+    spaces = house.spaces(NEW, load=False)
     assert spaces.model() == OLD
-    assert spaces.load().model == OLD
+    spaces.load()
+    assert spaces.current().embedder.fingerprint == "old-1"
     assert "llamabda reindex" in caplog.text
     assert house.loaded == ["old", "old"]  # the new one is not even loaded
-    house.embeddings.made([key], "new-1")
-    house.embeddings.adopt(Embedding("new-1", NEW))
-    assert house.spaces(NEW).load().model == NEW
+    build = house.change(NEW)
+    assert house.spaces(NEW).current().build == build
 
 
-def test_a_running_process_follows_and_answers_meanwhile(house):
+def test_a_running_process_follows_and_answers_meanwhile_but_adds_nothing(house):
     spaces = house.spaces(OLD)
-    before = spaces.load()
-    key = house.document("old-1")
-    house.embeddings.made([key], "new-1")
+    before = spaces.current()
+    house.document()
     loading, go_on = threading.Event(), threading.Event()
     load = house.load
 
@@ -95,39 +114,127 @@ def test_a_running_process_follows_and_answers_meanwhile(house):
         return load(model)
 
     spaces._load = slow
-    house.embeddings.adopt(Embedding("new-1", NEW))
+    build = house.change(NEW)
     assert spaces.current() is before
     assert loading.wait(30)
     assert spaces.current() is before
+    with pytest.raises(DependencyFailed, match="changes to new"):
+        spaces.writable()
     go_on.set()
     after = house.follow(spaces)
-    assert (after.model, after.fingerprint) == (NEW, "new-1")
+    assert (after.build, after.embedder.fingerprint) == (build, "new-1")
+    assert spaces.writable() is after
     assert house.loaded == ["old", "new"]
+
+
+def test_a_start_that_crosses_the_change_does_not_undo_it(house):
+    house.spaces(OLD)
+    house.document()
+    spaces = house.spaces(OLD, load=False)
+    load = house.load
+
+    def crossed(model):
+        spaces._load = load
+        house.change(NEW)
+        return load(model)
+
+    spaces._load = crossed
+    spaces.load()
+    assert house.live == NEW
+    assert house.follow(spaces).embedder.fingerprint == "new-1"
 
 
 def test_a_new_model_that_cannot_be_loaded_is_tried_again_later_and_the_old_one_answers(house):
     spaces = house.spaces(OLD)
-    before = spaces.load()
-    house.embeddings.made([house.document("old-1")], "new-1")
-    house.embeddings.adopt(Embedding("new-1", NEW))
+    before = spaces.current()
+    house.document()
+    house.change(NEW)
     house.missing.add("new")
     assert house.follow(spaces) is before
     assert house.follow(spaces) is before
     assert house.loaded == ["old", "new"]
+    with pytest.raises(DependencyFailed, match="new cannot be had"):
+        spaces.writable()
     house.missing.clear()
     house.now += RETRY_SECONDS
-    assert house.follow(spaces).model == NEW
+    assert house.follow(spaces).embedder.fingerprint == "new-1"
+
+
+def test_a_process_that_cannot_follow_says_so_once_its_own_index_is_gone(house):
+    spaces = house.spaces(OLD)
+    build = spaces.current().build
+    house.document()
+    house.change(NEW)
+    house.missing.add("new")
+    house.follow(spaces)
+    for gone in house.embeddings.discard(retired_before=_future(), unfinished_before=_future()):
+        house.indexes.drop(gone)
+        house.embeddings.dropped(gone)
+    assert build not in house.embeddings.names()
+    with pytest.raises(DependencyFailed, match="new cannot be had"):
+        spaces.current()
 
 
 def test_a_model_whose_files_changed_answers_nothing_rather_than_wrongly(house, caplog):
-    house.spaces(OLD).load()
-    key = house.document("old-1")
+    house.spaces(OLD)
+    house.document()
     house.prints["old"] = "old-2"
     spaces = house.spaces(OLD)
-    spaces.load()
     assert "llamabda reindex" in caplog.text
-    with pytest.raises(DependencyFailed, match="llamabda reindex"):
-        spaces.current()
-    house.embeddings.made([key], "old-2")
-    house.embeddings.adopt(Embedding("old-2", OLD))
-    assert spaces.current().fingerprint == "old-2"
+    for _ in range(2):
+        with pytest.raises(DependencyFailed, match="llamabda reindex"):
+            house.follow(spaces)
+    house.change(OLD)
+    house.now += RETRY_SECONDS
+    assert house.follow(spaces).embedder.fingerprint == "old-2"
+
+
+def test_a_running_process_follows_to_new_files_of_the_same_model(house):
+    spaces = house.spaces(OLD)
+    house.document()
+    house.prints["old"] = "old-2"
+    build = house.change(OLD)
+    assert house.follow(spaces).build == build
+
+
+def test_files_that_are_not_those_of_the_vectors_never_take_their_place(house):
+    """The process has another version of the new model than whoever made the vectors."""
+    spaces = house.spaces(OLD)
+    before = spaces.current()
+    house.document()
+    house.change(NEW)
+    house.prints["new"] = "new-2"
+    assert house.follow(spaces) is before
+    assert not (house.folder / "index" / "new-2").exists()
+
+
+def test_a_model_that_was_moved_is_found_under_its_new_name(house):
+    house.spaces(OLD)
+    house.document()
+    house.missing.add("old")
+    spaces = house.spaces(EmbeddingModel("moved", "onnx"))
+    assert spaces.current().embedder.fingerprint == "old-1"
+    assert house.live.name == "moved"
+
+
+def test_a_former_model_that_cannot_be_had_says_what_to_do(house):
+    house.spaces(OLD)
+    house.document()
+    house.missing.add("old")
+    with pytest.raises(ModelError, match=r"old, which cannot be had .*llamabda reindex"):
+        house.spaces(NEW)
+
+
+def test_an_index_that_was_deleted_by_hand_is_told_and_can_be_made_again(house, caplog):
+    spaces = house.spaces(OLD)
+    key = house.document()
+    shutil.rmtree(house.folder / "index")
+    spaces = house.spaces(OLD)
+    assert "llamabda reindex" in caplog.text
+    assert house.embeddings.unmade(spaces.current().build, limit=9) == [key]
+
+
+def _future():
+    from datetime import UTC, datetime, timedelta
+
+    return datetime.now(UTC) + timedelta(days=1)

@@ -20,6 +20,7 @@ from llamabda.types import Embedding, EmbeddingModel, GenerationKey
 Both = tuple[Catalog, Embeddings]
 OLD = Embedding("old-1", EmbeddingModel("a/old", "onnx"))
 NEW = Embedding("new-1", EmbeddingModel("a/new", "onnx"))
+GIVEN = {"source": "api", "metadata": {}, "sha256": "ab" * 32, "size": 7, "chunks": 2, "recipe": "1:900/100"}
 
 
 def _sqlite(folder: Path) -> Both:
@@ -35,12 +36,10 @@ def stores(request, tmp_path) -> Both:
     return MAKERS[request.param](tmp_path)
 
 
-def commit(catalog: Catalog, doc_id: str, fingerprint: str, *, tenant: str = "t") -> GenerationKey:
-    key = begin(catalog, doc_id, tenant)
-    assert catalog.commit(
-        key, source="api", metadata={}, sha256="ab" * 32, size=7, chunks=2, recipe="1:900/100", fingerprint=fingerprint
-    )
-    return key
+@pytest.fixture
+def old(stores) -> str:
+    """The name of the build that is live at first."""
+    return stores[1].settle(OLD).name
 
 
 def begin(catalog: Catalog, doc_id: str, tenant: str = "t") -> GenerationKey:
@@ -49,146 +48,217 @@ def begin(catalog: Catalog, doc_id: str, tenant: str = "t") -> GenerationKey:
     return GenerationKey(tenant, doc_id, generation)
 
 
-def test_the_first_embedding_is_adopted_at_once_and_again_without_harm(stores):
+def commit(catalog: Catalog, doc_id: str, build: str, *, tenant: str = "t") -> GenerationKey:
+    key = begin(catalog, doc_id, tenant)
+    assert catalog.commit(key, **GIVEN, build=build)
+    return key
+
+
+def moved(embeddings: Embeddings, embedding: Embedding) -> str:
+    """Makes all documents' vectors and changes over to them."""
+    build = embeddings.begin(embedding).name
+    embeddings.made(embeddings.unmade(build, limit=1000), build)
+    assert embeddings.adopt(build)
+    return build
+
+
+def discarded(embeddings: Embeddings, *, retired: float = -60, unfinished: float = -60) -> list[str]:
+    now = datetime.now(UTC)
+    return sorted(
+        embeddings.discard(
+            retired_before=now - timedelta(seconds=retired), unfinished_before=now - timedelta(seconds=unfinished)
+        )
+    )
+
+
+def test_an_empty_catalog_takes_any_embedding_and_another_one_as_long_as_it_is_empty(stores):
     _, embeddings = stores
     assert embeddings.live() is None
-    assert embeddings.adopt(OLD)
-    assert embeddings.adopt(OLD)
-    assert embeddings.live() == OLD
+    first = embeddings.settle(OLD)
+    assert (embeddings.live(), first.embedding) == (first, OLD)
+    assert embeddings.settle(OLD) == first
+    second = embeddings.settle(NEW)
+    assert (embeddings.live(), second.embedding) == (second, NEW)
+    assert first.name != second.name
 
 
-def test_no_document_is_left_behind(stores):
+def test_documents_are_not_taken_from_their_embedding(stores, old):
     catalog, embeddings = stores
-    embeddings.adopt(OLD)
-    keys = [commit(catalog, doc_id, OLD.fingerprint) for doc_id in "abc"]
-    assert (embeddings.unmade(OLD.fingerprint, limit=9), embeddings.left(OLD.fingerprint)) == ([], 0)
-    assert embeddings.unmade(NEW.fingerprint, limit=9) == keys
+    commit(catalog, "d", old)
+    assert embeddings.settle(NEW).name == old
+    assert embeddings.live().name == old
+
+
+def test_the_same_model_under_another_name_is_the_same(stores, old):
+    catalog, embeddings = stores
+    commit(catalog, "d", old)
+    renamed = Embedding(OLD.fingerprint, EmbeddingModel("b/moved", "onnx"))
+    settled = embeddings.settle(renamed)
+    assert (settled.name, settled.embedding) == (old, renamed)
+    assert embeddings.begin(OLD).name == old
+    assert embeddings.live().embedding == OLD
+
+
+def test_no_document_is_left_behind(stores, old):
+    catalog, embeddings = stores
+    keys = [commit(catalog, doc_id, old) for doc_id in "abc"]
+    assert (embeddings.unmade(old, limit=9), embeddings.left(old), embeddings.documents()) == ([], 0, 3)
+    build = embeddings.begin(NEW).name
+    assert embeddings.unmade(build, limit=9) == keys
     for at, key in enumerate(keys):
-        assert not embeddings.adopt(NEW)
-        assert embeddings.live() == OLD
-        assert embeddings.left(NEW.fingerprint) == len(keys) - at
-        embeddings.made([key], NEW.fingerprint)
-    assert embeddings.adopt(NEW)
-    assert embeddings.live() == NEW
+        assert not embeddings.adopt(build)
+        assert embeddings.live().name == old
+        assert embeddings.left(build) == len(keys) - at
+        embeddings.made([key], build)
+    assert embeddings.adopt(build)
+    assert embeddings.live().embedding == NEW
 
 
-def test_the_unmade_come_in_pages(stores):
+def test_the_unmade_come_in_pages(stores, old):
     catalog, embeddings = stores
-    keys = [commit(catalog, doc_id, OLD.fingerprint, tenant=tenant) for tenant in ("t", "u") for doc_id in ("a", "b%")]
-    first = embeddings.unmade(NEW.fingerprint, limit=3)
+    keys = [commit(catalog, doc_id, old, tenant=tenant) for tenant in ("t", "u") for doc_id in ("a", "b%")]
+    build = embeddings.begin(NEW).name
+    first = embeddings.unmade(build, limit=3)
     assert first == keys[:3]
-    assert embeddings.unmade(NEW.fingerprint, limit=3, after=first[-1]) == keys[3:]
-    assert embeddings.unmade(NEW.fingerprint, limit=3, after=keys[3]) == []
+    assert embeddings.unmade(build, limit=3, after=first[-1]) == keys[3:]
+    assert embeddings.unmade(build, limit=3, after=keys[3]) == []
 
 
-def test_only_what_readers_see_has_to_be_made(stores):
+def test_only_what_readers_see_has_to_be_made_and_can_be_made(stores, old):
     catalog, embeddings = stores
-    commit(catalog, "replaced", OLD.fingerprint)
-    second = commit(catalog, "replaced", OLD.fingerprint)
-    commit(catalog, "deleted", OLD.fingerprint)
+    first = commit(catalog, "replaced", old)
+    second = commit(catalog, "replaced", old)
+    gone = commit(catalog, "deleted", old)
     catalog.delete("t", "deleted")
     begin(catalog, "under way")
-    assert embeddings.unmade(NEW.fingerprint, limit=9) == [second]
+    build = embeddings.begin(NEW).name
+    assert embeddings.unmade(build, limit=9) == [second]
+    embeddings.made([first, gone], build)
+    assert embeddings.unmade(build, limit=9) == [second]
 
 
-def test_what_was_made_with_another_embedding_cannot_go_live(stores):
+def test_what_was_made_with_other_vectors_cannot_go_live(stores, old):
     catalog, embeddings = stores
-    embeddings.adopt(NEW)
+    build = moved(embeddings, NEW)
     key = begin(catalog, "d")
-    given = {"source": "api", "metadata": {}, "sha256": "ab" * 32, "size": 7, "chunks": 2}
     with pytest.raises(DependencyFailed, match="a/new"):
-        catalog.commit(key, **given, fingerprint=OLD.fingerprint)
+        catalog.commit(key, **GIVEN, build=old)
     assert catalog.live([("t", "d")]) == {}
-    assert catalog.commit(key, **given, fingerprint=NEW.fingerprint)
+    assert catalog.commit(key, **GIVEN, build=build)
     assert catalog.live([("t", "d")]) == {("t", "d"): key.generation}
 
 
-def test_a_replaced_version_has_to_be_made_again(stores):
+def test_a_replaced_version_has_to_be_made_again(stores, old):
     catalog, embeddings = stores
-    embeddings.adopt(OLD)
-    first = commit(catalog, "d", OLD.fingerprint)
-    embeddings.made([first], NEW.fingerprint)
-    second = commit(catalog, "d", OLD.fingerprint)
-    assert not embeddings.adopt(NEW)
-    assert embeddings.unmade(NEW.fingerprint, limit=9) == [second]
+    first = commit(catalog, "d", old)
+    build = embeddings.begin(NEW).name
+    embeddings.made([first], build)
+    second = commit(catalog, "d", old)
+    assert not embeddings.adopt(build)
+    assert embeddings.unmade(build, limit=9) == [second]
 
 
-def test_retired_embeddings_are_told_until_they_are_dropped(stores):
+def test_unchanged_is_only_what_has_vectors(stores, old):
     catalog, embeddings = stores
-    embeddings.adopt(OLD)
-    key = commit(catalog, "d", OLD.fingerprint)
-    embeddings.made([key], NEW.fingerprint)
-    assert embeddings.adopt(NEW)
-    now = datetime.now(UTC)
-    assert embeddings.retired(before=now - timedelta(minutes=1)) == []
-    assert embeddings.retired(before=now + timedelta(minutes=1)) == [OLD.fingerprint]
-    embeddings.dropped(OLD.fingerprint)
-    assert embeddings.retired(before=now + timedelta(minutes=1)) == []
-    assert embeddings.unmade(OLD.fingerprint, limit=9) == [key]  # its vectors are gone
-    assert not embeddings.adopt(OLD)
+    key = commit(catalog, "d", old)
+    build = embeddings.begin(NEW).name
+    again = begin(catalog, "d")
+    assert not catalog.unchanged(again, key.generation, build=build)
+    assert catalog.unchanged(again, key.generation, build=old)
 
 
-def test_going_back_before_the_old_one_is_dropped_takes_nothing(stores):
+def test_a_retired_build_is_dropped_once_and_its_name_never_comes_again(stores, old):
     catalog, embeddings = stores
-    embeddings.adopt(OLD)
-    key = commit(catalog, "d", OLD.fingerprint)
-    embeddings.made([key], NEW.fingerprint)
-    assert embeddings.adopt(NEW)
-    assert embeddings.adopt(OLD)
-    assert embeddings.live() == OLD
-    assert embeddings.retired(before=datetime.now(UTC) + timedelta(minutes=1)) == [NEW.fingerprint]
+    commit(catalog, "d", old)
+    moved(embeddings, NEW)
+    assert discarded(embeddings, retired=60) == []
+    assert discarded(embeddings) == [old]
+    assert not embeddings.adopt(old)
+    again = embeddings.begin(OLD).name
+    assert again != old
+    assert embeddings.left(again) == 1
+    assert discarded(embeddings, unfinished=60) == [old]  # whoever was to drop it may have died
+    embeddings.dropped(old)
+    assert discarded(embeddings, unfinished=60) == []
+    assert old not in embeddings.names()
+    assert again in embeddings.names()
 
 
-def test_the_one_in_use_is_never_dropped(stores):
+def test_going_back_before_the_old_one_is_dropped_takes_nothing_and_keeps_it(stores, old):
+    catalog, embeddings = stores
+    commit(catalog, "d", old)
+    new = moved(embeddings, NEW)
+    assert embeddings.begin(OLD).name == old
+    assert embeddings.left(old) == 0
+    assert discarded(embeddings, unfinished=60) == []  # it is being made again
+    assert embeddings.adopt(old)
+    assert embeddings.live().name == old
+    assert discarded(embeddings) == [new]
+
+
+def test_a_build_that_nobody_goes_on_with_is_given_up(stores, old):
+    catalog, embeddings = stores
+    key = commit(catalog, "d", old)
+    build = embeddings.begin(NEW).name
+    embeddings.made([key], build)
+    assert discarded(embeddings, unfinished=60) == []
+    assert discarded(embeddings) == [build]
+    assert not embeddings.adopt(build)
+
+
+def test_the_one_in_use_is_never_dropped(stores, old):
     _, embeddings = stores
-    embeddings.adopt(OLD)
-    embeddings.dropped(OLD.fingerprint)
-    assert embeddings.live() == OLD
+    assert discarded(embeddings) == []
+    embeddings.dropped(old)
+    assert embeddings.live().name == old
 
 
-def test_however_commits_and_the_change_cross_no_live_document_lacks_vectors(stores):
+def test_a_lost_index_has_no_documents(stores, old):
     catalog, embeddings = stores
-    embeddings.adopt(OLD)
+    key = commit(catalog, "d", old)
+    embeddings.lost(old)
+    assert embeddings.unmade(old, limit=9) == [key]
+    assert not embeddings.adopt(old)
+
+
+def test_however_commits_and_the_change_cross_no_live_document_lacks_vectors(stores, old):
+    catalog, embeddings = stores
     refused = []
 
     def train(worker: int) -> None:
         for n in range(20):
             key = begin(catalog, f"{worker}-{n}")
             try:
-                catalog.commit(
-                    key,
-                    source="api",
-                    metadata={},
-                    sha256="ab" * 32,
-                    size=1,
-                    chunks=1,
-                    recipe="1:900/100",
-                    fingerprint=OLD.fingerprint,
-                )
+                catalog.commit(key, **GIVEN, build=old)
             except DependencyFailed:
                 refused.append(key)
 
     threads = [threading.Thread(target=train, args=(worker,)) for worker in range(3)]
     for thread in threads:
         thread.start()
-    while not embeddings.adopt(NEW):
-        embeddings.made(embeddings.unmade(NEW.fingerprint, limit=5), NEW.fingerprint)
+    build = embeddings.begin(NEW).name
+    while not embeddings.adopt(build):
+        embeddings.made(embeddings.unmade(build, limit=5), build)
     for thread in threads:
         thread.join()
-    assert embeddings.left(NEW.fingerprint) == 0
-    documents = [(f"{worker}-{n}") for worker in range(3) for n in range(20)]
-    assert len(catalog.live([("t", doc_id) for doc_id in documents])) + len(refused) == 60
+    assert embeddings.left(build) == 0
+    documents = [("t", f"{worker}-{n}") for worker in range(3) for n in range(20)]
+    assert len(catalog.live(documents)) + len(refused) == 60
 
 
-def test_a_catalog_from_before_knows_the_embedding_by_its_recipes(tmp_path):
+def test_a_catalog_from_before_knows_its_vectors_by_the_recipes(tmp_path):
     catalog, _ = _sqlite(tmp_path)
-    key = commit(catalog, "d", "")
+    keys = [commit(catalog, doc_id, "") for doc_id in "abc"]
     with sqlite3.connect(tmp_path / "catalog.db") as db:
         db.execute("UPDATE documents SET recipe = '1:900/100:old-1'")
+        db.execute("UPDATE documents SET recipe = '1:500/50:other-1' WHERE id = 'b'")
         db.execute("DROP TABLE vectors")
+        db.execute("DROP TABLE builds")
     db.close()
     catalog, embeddings = _sqlite(tmp_path)
-    assert catalog.get("t", "d").recipe == "1:900/100"
-    assert embeddings.unmade(OLD.fingerprint, limit=9) == []
-    assert embeddings.unmade(NEW.fingerprint, limit=9) == [key]
-    assert embeddings.adopt(OLD)
+    assert [catalog.get("t", doc_id).recipe for doc_id in "ab"] == ["1:900/100", "1:500/50"]
+    assert (embeddings.live().name, embeddings.live().embedding.fingerprint) == ("old-1", "old-1")
+    assert embeddings.live().embedding.model.name == ""
+    assert embeddings.unmade("old-1", limit=9) == [keys[1]]
+    assert embeddings.settle(OLD).name == "old-1"
+    assert embeddings.live().embedding == OLD

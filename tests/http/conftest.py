@@ -42,7 +42,7 @@ def home_at(folder: Path, signing_key: Path) -> Iterator[Path]:
             if isinstance(provider, Once):
                 patch.setattr(wiring, name, Once(provider._make))
         patch.setattr(wiring, "load_embedder", lambda _model: WordEmbedder())
-        patch.setattr(wiring, "_space", Background(lambda: wiring.spaces().load(), name="embedder"))
+        patch.setattr(wiring, "_space", Background(wiring._loaded_spaces, name="embedder"))
         yield folder
     settings.cache_clear()
 

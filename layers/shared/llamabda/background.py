@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, Literal, TypeVar
 
@@ -35,9 +36,12 @@ class Once(Generic[T]):
 class Background(Generic[T]):
     """A value that a thread of its own makes, from `start` (or the first `wait`) on."""
 
-    def __init__(self, make: Callable[[], T], *, name: str) -> None:
+    def __init__(self, make: Callable[[], T], *, name: str, retry: float | None = None) -> None:
+        """`retry`: after so many seconds a failure is forgotten by the next `start` or `wait`; None: never."""
         self._make = make
         self._name = name
+        self._retry = retry
+        self._failed_at = 0.0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._value: T | None = None
@@ -52,8 +56,10 @@ class Background(Generic[T]):
         return "idle" if self._thread is None else "loading"
 
     def start(self) -> None:
-        """Returns at once; further calls do nothing."""
+        """Returns at once; further calls do nothing while it is made, or there."""
         with self._lock:
+            if self._error is not None and self._retry is not None and time.monotonic() > self._failed_at + self._retry:
+                self._error = self._thread = None
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"load-{self._name}", daemon=True)
                 self._thread.start()
@@ -75,4 +81,9 @@ class Background(Generic[T]):
         try:
             self._value = self._make()
         except LlamabdaError as exc:
+            self._failed_at = time.monotonic()
             self._error = exc
+        except Exception:
+            self._failed_at = time.monotonic()
+            self._error = LlamabdaError(f"the {self._name} could not be made: an unexpected failure, see the log")
+            raise

@@ -31,7 +31,8 @@ log = logging.getLogger("llamabda.ingest")
 
 GRACE = timedelta(seconds=60)  # a reader that saw a generation live may still fetch its text this much later
 ABANDONED = timedelta(hours=1)  # longer than any ingestion takes: one that began earlier has died
-RETIRED = timedelta(minutes=10)  # processes that follow to a new embedding read the old one for a while
+RETIRED = timedelta(minutes=10)  # processes that follow to new vectors read the old ones for a while
+UNFINISHED = timedelta(days=1)  # a reindexing that nobody has gone on with for so long is given up
 TEXT_SECONDS = 30.0  # longer than storing one text takes
 HOLD_SECONDS = 30.0  # so long others leave alone what is being worked on by whoever accepted it
 TRANSIENT = (DependencyFailed, Busy, ModelError)  # what may go well another time
@@ -68,7 +69,8 @@ class Ingest:
     """Writes and reads documents of one or more tenants. `space` is called late: loading a model takes a while."""
 
     catalog: Catalog
-    space: Callable[[], Space]
+    space: Callable[[], Space]  # to read
+    writable: Callable[[], Space]
     texts: TextStore
     queue: Queue
     indexes: Indexes
@@ -107,7 +109,10 @@ class Ingest:
             if progress is not None:
                 progress(outcome.trained)
         self.queue.put(open_keys)
-        self.sweep()
+        try:
+            self.sweep()
+        except LlamabdaError as exc:  # what was trained is trained; the next one sweeps
+            log.warning("what nobody wants any more cannot be removed now: %s", exc.message)
         return [results[key] for key in keys]
 
     def accept(
@@ -222,16 +227,24 @@ class Ingest:
     def sweep(self) -> int:
         """Removes what no reader can still want; returns how many generations went."""
         now = datetime.now(UTC)
-        for fingerprint in self.embeddings.retired(before=now - RETIRED):
-            self.indexes.drop(fingerprint)
-            self.embeddings.dropped(fingerprint)
-            log.info("the vectors of %s, which nobody uses any more, are gone", fingerprint)
         keys = self.catalog.garbage(before=now - GRACE, abandoned_before=now - ABANDONED)
         if keys:
             self.indexes.delete(keys)
             self.texts.delete(keys)
             self.catalog.swept(keys)  # last: a crash before it only means that the same is deleted again
         return len(keys)
+
+    def discard(self) -> None:
+        """Removes whole indexes that nobody searches any more: former models', and those that were never finished."""
+        now = datetime.now(UTC)
+        there = self.indexes.names()  # before the builds are asked for: an index is made after its build is known
+        for build in (
+            *self.embeddings.discard(retired_before=now - RETIRED, unfinished_before=now - UNFINISHED),
+            *(there - self.embeddings.names()),
+        ):
+            self.indexes.drop(build)
+            self.embeddings.dropped(build)
+            log.info("the index %s, which nobody uses any more, is gone", build)
 
     def _live(self, tenants: Sequence[str], doc_id: str) -> GenerationKey:
         document = self.document(tenants, doc_id)
@@ -241,7 +254,7 @@ class Ingest:
 
     def _prepared(self, key: GenerationKey) -> Prepared | Outcome:
         """The document cut into chunks; an Outcome when there is nothing to do."""
-        self.space()  # without a model nothing can be made now: better told before anything is begun
+        space = self.writable()  # without a model nothing can be made now: better told before anything is begun
         pending = self.catalog.start(key)
         if pending is None:
             return Outcome(key, self._now(key))
@@ -256,7 +269,8 @@ class Ingest:
             and live.generation is not None
             and (live.sha256, live.recipe, live.source) == (prepared.sha256, prepared.recipe, pending.source)
             and dict(live.metadata) == dict(pending.metadata)
-            and self.catalog.unchanged(key, live.generation)
+            and self.texts.get(GenerationKey(key.tenant, key.doc_id, live.generation)) is not None
+            and self.catalog.unchanged(key, live.generation, build=space.build)
         ):
             return Outcome(key, Trained(key.doc_id, "unchanged", live.chunks, live.generation, None))
         return prepared
@@ -268,7 +282,7 @@ class Ingest:
         if not batch:
             return
         try:
-            space = self.space()
+            space = self.writable()
             self._index(batch, space, until, alive)
         except _OutOfTime:
             yield from (self._later(prepared.key, None) for prepared in batch)
@@ -294,7 +308,7 @@ class Ingest:
                 size=prepared.size,
                 chunks=len(prepared.chunks),
                 recipe=prepared.recipe,
-                fingerprint=space.fingerprint,
+                build=space.build,
                 sequencer=pending.sequencer,
             )
         except LlamabdaError as exc:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from llamabda.filters import Filter
 from llamabda.types import (
+    Build,
     Chunk,
     Deadline,
     DocState,
@@ -116,41 +117,72 @@ class Index(Protocol):
 
 
 class Indexes(Protocol):
-    """One index for each embedding: vectors of different models are never mixed."""
+    """One index for each build of vectors: those of different models are never mixed."""
 
-    def open(self, fingerprint: str, dim: int) -> Index:
+    def open(self, build: str, dim: int) -> Index:
         """Made when it is not there."""
+
+    def there(self, build: str) -> bool: ...
+
+    def names(self) -> frozenset[str]:
+        """Of all that are there."""
 
     def delete(self, keys: Iterable[GenerationKey]) -> None:
         """Removes whole generations from all of them."""
 
-    def drop(self, fingerprint: str) -> None:
+    def drop(self, build: str) -> None:
         """Removes a whole index; an unknown one is ignored."""
 
 
 class Embeddings(Protocol):
-    """Which embedding readers search with, and which documents have its vectors. It shares the catalog's writes."""
+    """Which build of vectors readers search, and which documents have theirs in which. It shares the catalog's writes.
 
-    def live(self) -> Embedding | None:
-        """The one that readers search with; None: none was adopted yet."""
+    A build is being made, live (one at most), retired, or being dropped; then it is forgotten.
+    """
 
-    def unmade(self, fingerprint: str, *, limit: int, after: GenerationKey | None = None) -> Sequence[GenerationKey]:
-        """Live documents without vectors of this embedding, in order of tenant and id, those that follow `after`."""
+    def live(self) -> Build | None:
+        """The one that readers search; None: there was none yet."""
 
-    def left(self, fingerprint: str) -> int:
+    def settle(self, embedding: Embedding) -> Build | None:
+        """Makes a build of this embedding live where there is none yet, or no document is live.
+
+        Returns the live one, which is another's when documents were trained with another.
+        """
+
+    def begin(self, embedding: Embedding) -> Build:
+        """A build of this embedding to be made, or gone on with: the live one if it is its, else the newest."""
+
+    def unmade(self, build: str, *, limit: int, after: GenerationKey | None = None) -> Sequence[GenerationKey]:
+        """Live documents without vectors in this build, in order of tenant and id, those that follow `after`."""
+
+    def left(self, build: str) -> int:
         """How many such documents there are."""
 
-    def made(self, keys: Iterable[GenerationKey], fingerprint: str) -> None:
-        """These have all their vectors of this embedding, and can be searched by it."""
+    def documents(self) -> int:
+        """How many documents are live."""
 
-    def adopt(self, embedding: Embedding) -> bool:
-        """Readers search with it from now on. False, and nothing changes, while a live document lacks its vectors."""
+    def made(self, keys: Iterable[GenerationKey], build: str) -> None:
+        """These have all their vectors in the build's index. Those that are not live (any more) are ignored."""
 
-    def retired(self, *, before: datetime) -> Sequence[str]:
-        """The fingerprints that readers stopped searching with before `before`."""
+    def adopt(self, build: str) -> bool:
+        """Readers search it from now on. False, and nothing changes, while a live document lacks its vectors, and for
+        one that is being dropped or unknown."""
 
-    def dropped(self, fingerprint: str) -> None:
-        """Its index is gone."""
+    def names(self) -> frozenset[str]:
+        """Of all builds."""
+
+    def discard(self, *, retired_before: datetime, unfinished_before: datetime) -> Sequence[str]:
+        """Builds to be dropped: from now on they can be neither adopted nor gone on with.
+
+        Those that readers stopped searching before `retired_before`, those that nobody has worked on since
+        `unfinished_before`, and those that were to be dropped before.
+        """
+
+    def dropped(self, build: str) -> None:
+        """Its index is gone, after `discard`."""
+
+    def lost(self, build: str) -> None:
+        """Its index is gone though nobody dropped it: no document has vectors in it."""
 
 
 class Catalog(Protocol):
@@ -191,11 +223,11 @@ class Catalog(Protocol):
         Nothing happens when it is live or garbage.
         """
 
-    def unchanged(self, key: GenerationKey, live: int) -> bool:
+    def unchanged(self, key: GenerationKey, live: int, *, build: str = "") -> bool:
         """The generation says nothing that the live one does not say: it is garbage, and the document is "ready".
 
         So is whatever was begun in between and is still to be made: it can not go live any more.
-        False, and nothing changes, when `live` is not the live generation (any more).
+        False, and nothing changes, when `live` is not the live generation (any more), or has no vectors in `build`.
         """
 
     def commit(
@@ -208,13 +240,12 @@ class Catalog(Protocol):
         size: int,
         chunks: int,
         recipe: str = "",
-        fingerprint: str = "",
+        build: str = "",
         sequencer: str | None = None,
     ) -> bool:
         """Makes a generation live and the former one garbage, in one write. True, too, when it is live already.
 
-        `fingerprint`: of the embedding that its vectors are of. DependencyFailed, and nothing changes, when readers
-        search with another one by now.
+        `build`: where its vectors are. DependencyFailed, and nothing changes, when readers search another one by now.
 
         False, and nothing changes but that the generation is garbage, when a later generation is live already, the
         document was deleted after this generation began, the generation failed or was given up, or the sequencer is

@@ -8,25 +8,25 @@ readers change over in one write, and only when no document is left behind.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from llamabda.errors import LlamabdaError
-from llamabda.ports import Catalog, Embeddings, TextStore
-from llamabda.preparation import Prepared, again, index
+from llamabda.ports import Catalog, Embedder, Embeddings, Indexes, TextStore
+from llamabda.preparation import BATCH_CHUNKS, Prepared, again, index
 from llamabda.space import Space
-from llamabda.types import GenerationKey
+from llamabda.types import Embedding, EmbeddingModel, GenerationKey
 
 log = logging.getLogger("llamabda.reindex")
 
-BATCH_DOCUMENTS = 50
-BATCH_CHUNKS = 64  # as in an ingestion
+PAGE = 50  # documents asked for at a time
+MOST_FAILURES = 20  # one after the other: then it is not the documents
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     documents: int  # made in this run
-    left: int  # documents that readers see and that have no vectors of the new model yet
+    left: int  # about; documents without vectors of the new model
     chunks: int  # made in this run
 
 
@@ -34,72 +34,93 @@ class Progress:
 class Reindexed:
     """`failed`: documents that could not be made, with the reason; `adopted`: whether readers use the new model."""
 
+    build: str
     documents: int
     chunks: int
     failed: tuple[tuple[GenerationKey, str], ...]
     adopted: bool
 
 
+@dataclass(slots=True)
+class _Run:
+    space: Space
+    documents: int = 0
+    chunks: int = 0
+    failed: list[tuple[GenerationKey, str]] = field(default_factory=list)
+    in_a_row: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Reindex:
     catalog: Catalog
     texts: TextStore
+    indexes: Indexes
     embeddings: Embeddings
 
-    def __call__(self, space: Space, *, progress: Callable[[Progress], None] = lambda _: None) -> Reindexed:
-        """Fills the space's index and makes its embedding the one that readers use.
+    def __call__(
+        self, embedder: Embedder, model: EmbeddingModel, *, progress: Callable[[Progress], None] = lambda _: None
+    ) -> Reindexed:
+        """Makes the embedder's vectors of all live documents, and then makes them the ones that readers search.
 
         A document that cannot be made holds back the change; the others are made all the same.
         """
-        documents = chunks = 0
+        build = self.embeddings.begin(Embedding(embedder.fingerprint, model)).name
+        if not self.indexes.there(build):
+            self.embeddings.lost(build)
+        run = _Run(Space(build, embedder, self.indexes.open(build, embedder.dim)))
         while True:
-            failed: list[tuple[GenerationKey, str]] = []
+            run.failed.clear()
+            left, before = self.embeddings.left(build), run.documents
             after: GenerationKey | None = None
-            while keys := self.embeddings.unmade(space.fingerprint, limit=BATCH_DOCUMENTS, after=after):
+            while keys := self.embeddings.unmade(build, limit=PAGE, after=after):
                 after = keys[-1]
-                for batch in self._batches(keys, failed):
-                    made, added = self._make(batch, space, failed)
-                    documents, chunks = documents + made, chunks + added
-                    progress(Progress(documents, self.embeddings.left(space.fingerprint), chunks))
-            if failed:
-                return Reindexed(documents, chunks, tuple(failed), adopted=False)
-            if self.embeddings.adopt(space.embedding):
-                return Reindexed(documents, chunks, (), adopted=True)
+                for batch in self._batches(keys, run):
+                    self._make(batch, run)
+                    progress(Progress(run.documents, max(0, left - (run.documents - before)), run.chunks))
+                if run.in_a_row >= MOST_FAILURES:
+                    return Reindexed(build, run.documents, run.chunks, tuple(run.failed), adopted=False)
+            if self.embeddings.adopt(build):
+                return Reindexed(build, run.documents, run.chunks, (), adopted=True)
+            if run.failed:
+                return Reindexed(build, run.documents, run.chunks, tuple(run.failed), adopted=False)
             # documents were trained while the last ones were made: once more
 
-    def _batches(
-        self, keys: Sequence[GenerationKey], failed: list[tuple[GenerationKey, str]]
-    ) -> Sequence[Sequence[Prepared]]:
-        batches: list[list[Prepared]] = [[]]
+    def _batches(self, keys: Sequence[GenerationKey], run: _Run) -> Iterator[list[Prepared]]:
+        batch: list[Prepared] = []
         for key in keys:
             text = self.texts.get(key)
             document = self.catalog.get(key.tenant, key.doc_id)
             if document is None or document.generation != key.generation:
                 continue  # replaced or deleted meanwhile
             if text is None:
-                failed.append((key, "its text is missing: train it again, or delete it"))
+                run.failed.append((key, "its text is missing: train it again, or delete it"))
                 continue
-            if sum(len(prepared.chunks) for prepared in batches[-1]) >= BATCH_CHUNKS:
-                batches.append([])
-            batches[-1].append(again(document, text))
-        return [batch for batch in batches if batch]
+            batch.append(again(document, text))
+            if sum(len(prepared.chunks) for prepared in batch) >= BATCH_CHUNKS:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
 
-    def _make(
-        self, batch: Sequence[Prepared], space: Space, failed: list[tuple[GenerationKey, str]]
-    ) -> tuple[int, int]:
-        """Makes the vectors of some documents; when that fails, of each alone. How many documents and chunks."""
+    def _make(self, batch: Sequence[Prepared], run: _Run) -> None:
+        """Makes the vectors of some documents; when that fails, of each alone."""
         keys = [prepared.key for prepared in batch]
         try:
-            added = index(batch, space)
+            added = index(batch, run.space)
+            self.embeddings.made(keys, run.space.build)
         except LlamabdaError as exc:
             if len(batch) > 1:
-                parts = [self._make([prepared], space, failed) for prepared in batch]
-                return sum(made for made, _ in parts), sum(added for _, added in parts)
+                for prepared in batch:
+                    self._make([prepared], run)
+                return
             log.warning("%r of %s cannot be made: %s", keys[0].doc_id, keys[0].tenant, exc.message)
-            failed.append((keys[0], exc.public))
-            return 0, 0
-        self.embeddings.made(keys, space.fingerprint)
-        live = self.catalog.live({(key.tenant, key.doc_id) for key in keys})
-        # what was replaced or deleted while it was made may have been swept from the indexes already
-        space.index.delete([key for key in keys if live.get((key.tenant, key.doc_id)) != key.generation])
-        return len(keys), added
+            run.failed.append((keys[0], exc.public))
+            run.in_a_row += 1
+        else:
+            run.documents, run.chunks, run.in_a_row = run.documents + len(keys), run.chunks + added, 0
+        finally:
+            # what was replaced or deleted while it was made may have been swept from the indexes already
+            live = self.catalog.live({(key.tenant, key.doc_id) for key in keys})
+            gone = [key for key in keys if live.get((key.tenant, key.doc_id)) != key.generation]
+            if gone:
+                run.space.index.delete(gone)

@@ -11,10 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from llamabda.errors import DependencyFailed, LlamabdaError
+from llamabda.errors import DependencyFailed, LlamabdaError, ModelError
 from llamabda.ports import Embedder, Embeddings, Indexes
 from llamabda.space import Space
-from llamabda.types import Embedding, EmbeddingModel
+from llamabda.types import Build, Embedding, EmbeddingModel
 
 log = logging.getLogger("llamabda.spaces")
 
@@ -22,7 +22,7 @@ RETRY_SECONDS = 10.0  # after a model that should be followed could not be loade
 
 
 class Spaces:
-    """Holds the space of this process and changes it when the documents' embedding is another one.
+    """Holds the space of this process and changes it when readers are to search other vectors.
 
     `load` makes an embedder, which takes a while. `clock`: seconds that never go back.
     """
@@ -42,73 +42,122 @@ class Spaces:
         self._wanted = wanted
         self._clock = clock
         self._space: Space | None = None
+        self._trouble = "the embedding model is not loaded yet"
         self._lock = threading.Lock()
-        self._follower: threading.Thread | None = None
+        self._following = False
         self._retry_at = 0.0
 
     def model(self) -> EmbeddingModel:
         """The model to work with: the wanted one, unless documents have vectors of another."""
         live = self._embeddings.live()
-        if live is None or live.model == self._wanted or not self._embeddings.unmade("", limit=1):
+        if live is None or not live.embedding.model.name or not self._embeddings.documents():
             return self._wanted
-        return live.model
+        return live.embedding.model
 
-    def load(self) -> Space:
-        """Loads the model and opens its index; call it once. ModelError when it cannot be had."""
-        model = self.model()
-        if model != self._wanted:
-            log.warning(
-                "EMBED_MODEL_NAME is %s, but the documents were indexed with %s, which goes on answering: "
-                "run `llamabda reindex`",
-                self._wanted.name,
-                model.name,
-            )
-        space = self._opened(model)
-        live = self._embeddings.live()
-        known = live is not None and live.fingerprint == space.fingerprint
-        if not known and not self._embeddings.adopt(space.embedding):
-            log.warning("%s; until then nothing is found", _made_otherwise(model))
-        self._space = space
-        return space
+    def load(self) -> None:
+        """Loads the model and opens its index, so that `current` can give them. ModelError when it cannot be had."""
+        model, embedder = self._loaded()
+        live = self._embeddings.settle(Embedding(embedder.fingerprint, model))
+        if live is None:
+            raise AssertionError("what is settled is live")
+        if live.embedding.fingerprint == embedder.fingerprint:
+            self._space = self._opened(live, embedder)
+            return
+        # its files have changed, or readers changed over while it was loaded: then it is followed
+        self._trouble = _made_otherwise(model)
+        if live.embedding.model == model or not live.embedding.model.name:
+            log.warning("%s", self._trouble)
 
     def current(self) -> Space:
-        """The space to search and to add to now. `load` has been called before.
+        """The space to search now: the former one while a new one is loaded. `load` has been called before.
 
-        DependencyFailed when the model's files are no longer those that made the documents' vectors.
+        DependencyFailed when there is none that this process can search.
         """
-        space = self._space
-        if space is None:
-            raise AssertionError("load() comes first")
         live = self._embeddings.live()
-        if live is None or live.fingerprint == space.fingerprint:
-            return space
-        if live.model == space.model:
-            raise DependencyFailed(_made_otherwise(space.model), dependency="embedder")
-        self._follow(live)
+        space = self._space
+        if live is not None and (space is None or live.name != space.build):
+            self._follow(live)
+            if space is not None and space.build not in self._embeddings.names():
+                space = None  # its index has been removed meanwhile
+        if space is None:
+            raise DependencyFailed(self._trouble, dependency="embedder")
         return space
 
-    def _opened(self, model: EmbeddingModel) -> Space:
-        embedder = self._load(model)
-        return Space(model, embedder, self._indexes.open(embedder.fingerprint, embedder.dim))
+    def writable(self) -> Space:
+        """The space to add to now. DependencyFailed, too, while this process still follows to it."""
+        space = self.current()
+        live = self._embeddings.live()
+        if live is not None and live.name != space.build:
+            raise DependencyFailed(
+                f"the embedding model changes to {live.embedding.model.name}: {self._trouble}", dependency="embedder"
+            )
+        return space
 
-    def _follow(self, live: Embedding) -> None:
-        """Loads the documents' new model beside the old one, which answers until it is there."""
-        with self._lock:
-            if self._follower is not None or self._clock() < self._retry_at:
-                return
-            self._follower = threading.Thread(target=self._change, args=(live,), name="load-embedder", daemon=True)
-            self._follower.start()
-
-    def _change(self, live: Embedding) -> None:
+    def _loaded(self) -> tuple[EmbeddingModel, Embedder]:
+        model = self.model()
+        if model == self._wanted:
+            return model, self._load(model)
         try:
-            self._space = self._opened(live.model)
-            log.info("the embedding model is now %s", live.model.name)
+            embedder = self._load(model)
+        except ModelError as exc:
+            # the same files may be there under the new name
+            embedder, live = self._load(self._wanted), self._embeddings.live()
+            if live is None or embedder.fingerprint != live.embedding.fingerprint:
+                raise ModelError(
+                    f"the documents were indexed with {_shown(model)}, which cannot be had ({exc.message}): "
+                    "run `llamabda reindex`"
+                ) from exc
+            return self._wanted, embedder
+        log.warning(
+            "the settings name the embedding model %s, but the documents were indexed with %s, which goes on "
+            "answering: run `llamabda reindex`",
+            _shown(self._wanted),
+            _shown(model),
+        )
+        return model, embedder
+
+    def _opened(self, live: Build, embedder: Embedder) -> Space:
+        if self._embeddings.left(live.name) < self._embeddings.documents() and not self._indexes.there(live.name):
+            self._embeddings.lost(live.name)
+            log.error("the index %s is gone: run `llamabda reindex`, until then nothing is found", live.name)
+        return Space(live.name, embedder, self._indexes.open(live.name, embedder.dim))
+
+    def _follow(self, live: Build) -> None:
+        """Loads the model of the vectors that readers search now beside the former one, which answers meanwhile."""
+        with self._lock:
+            here = self._space is not None and self._space.build == live.name
+            unknown = not live.embedding.model.name  # of an index from before names were kept
+            if here or unknown or self._following or self._clock() < self._retry_at:
+                return
+            self._following = True
+        threading.Thread(target=self._change, args=(live,), name="load-embedder", daemon=True).start()
+
+    def _change(self, live: Build) -> None:
+        model = live.embedding.model
+        try:
+            embedder = self._load(model)
+            if embedder.fingerprint != live.embedding.fingerprint:
+                raise ModelError(_made_otherwise(model))
+            self._space = self._opened(live, embedder)
+            log.info("the embedding model is now %s", _shown(model))
         except LlamabdaError as exc:
-            self._retry_at = self._clock() + RETRY_SECONDS
-            log.error("the documents' new embedding model %s cannot be loaded: %s", live.model.name, exc.message)
+            self._failed(exc.message)
+        except Exception as exc:
+            self._failed(repr(exc))  # the border of the thread: a defect must not end the trying
+            raise
         finally:
-            self._follower = None
+            self._following = False
+
+    def _failed(self, why: str) -> None:
+        self._retry_at = self._clock() + RETRY_SECONDS
+        if why != self._trouble:
+            log.error("the documents' embedding model cannot be loaded: %s", why)
+        self._trouble = why
 
 
 def _made_otherwise(model: EmbeddingModel) -> str:
-    return f"the documents' vectors were not made by {model.name} as it is now: run `llamabda reindex`"
+    return f"the documents' vectors were not made by {_shown(model)} as it is now: run `llamabda reindex`"
+
+
+def _shown(model: EmbeddingModel) -> str:
+    return model.name if model.backend == "onnx" else f"{model.name} ({model.backend})"

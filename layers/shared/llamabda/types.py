@@ -61,6 +61,14 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class Build:
+    """One making of the vectors of all documents. `name` is never given again, and is that of its index, too."""
+
+    name: str
+    embedding: Embedding
+
+
+@dataclass(frozen=True, slots=True)
 class NewDocument:
     """A document as it is handed in. `text` is the whole text; citations point into exactly this string."""
 

@@ -57,6 +57,7 @@ log = logging.getLogger("llamabda")
 
 LEEWAY = 60  # seconds that a key stays published beyond the life of the tokens that it signed
 
+EMBEDDER_RETRY_SECONDS = 30.0  # after which a model that could not be loaded is asked for again
 EMBEDDER_WAIT_SECONDS = (
     20.0  # within the default deadline, so that the caller gets a clean 503 and not a cut connection
 )
@@ -271,7 +272,13 @@ def _load_reranker() -> Reranker | None:
     return OnnxReranker(folder, threads=available_cpus())
 
 
-_space = Background(lambda: spaces().load(), name="embedder")
+def _loaded_spaces() -> Spaces:
+    found = spaces()
+    found.load()
+    return found
+
+
+_space = Background(_loaded_spaces, name="embedder", retry=EMBEDDER_RETRY_SECONDS)
 _generator = Background(_load_generator, name="generator")
 _reranker = Background(_load_reranker, name="reranker")
 
@@ -283,6 +290,12 @@ def space() -> Space:
             "the embedding model is still being fetched or loaded; try again soon", dependency="embedder"
         )
     return spaces().current()
+
+
+def writable_space() -> Space:
+    """The same, for whoever adds to it."""
+    space()
+    return spaces().writable()
 
 
 @Once
@@ -363,7 +376,13 @@ def ingest() -> Ingest:
     from llamabda.ingest import Ingest
 
     return Ingest(
-        catalog=catalog(), space=space, texts=texts(), queue=queue(), indexes=indexes(), embeddings=embeddings()
+        catalog=catalog(),
+        space=space,
+        writable=writable_space,
+        texts=texts(),
+        queue=queue(),
+        indexes=indexes(),
+        embeddings=embeddings(),
     )
 
 
@@ -371,7 +390,7 @@ def ingest() -> Ingest:
 def reindex() -> Reindex:
     from llamabda.reindex import Reindex
 
-    return Reindex(catalog(), texts(), embeddings())
+    return Reindex(catalog(), texts(), indexes(), embeddings())
 
 
 @Once
@@ -486,7 +505,10 @@ def _check_index() -> str:
 
 def _check_embedder() -> str:
     _space.start()
-    return "loading" if _space.peek() is None else "ok"
+    if _space.peek() is None:
+        return "loading"
+    spaces().current()
+    return "ok"
 
 
 def _check_generator() -> str:

@@ -65,7 +65,16 @@ class Worker:
         LlamabdaError when there is no embedder: that is no fault of the work, so none is taken.
         """
         ingest = self.ingest()
-        ingest.space()
+        try:
+            return self._work(ingest)
+        finally:
+            if time.monotonic() >= self._sweep_at:
+                self._sweep_at = time.monotonic() + SWEEP_SECONDS
+                ingest.sweep()
+                ingest.discard()
+
+    def _work(self, ingest: Ingest) -> int:
+        ingest.writable()
         leases = {lease.key: lease for lease in ingest.queue.take(limit=BATCH, seconds=LEASE_SECONDS)}
         for lease in leases.values():
             if lease.attempts > MAX_ATTEMPTS:
@@ -89,9 +98,6 @@ class Worker:
         except Exception:
             # the border of the thread: a defect must not end it; the lease runs out and the work is tried again
             log.exception("unexpected failure while working on the queue")
-        if time.monotonic() >= self._sweep_at:
-            self._sweep_at = time.monotonic() + SWEEP_SECONDS
-            ingest.sweep()
         return len(keys)
 
     @staticmethod

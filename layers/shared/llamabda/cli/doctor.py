@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llamabda.adapters.openai import OpenAiGenerator
 
 DEPENDENCY = 5
-REINDEX = "run `llamabda reindex`; until it is done, the former model answers"
+REINDEX = "run `llamabda reindex`"
 ENOUGH_DISK = 1_000_000_000  # bytes: the models, their downloads, and some documents
 ENOUGH_MEMORY = 1_000_000_000  # bytes: a server with the demo's models and ten thousand chunks takes 0.7 GB
 PACKAGES = ("onnxruntime", "llama-cpp-python", "kreuzberg", "tokenizers", "fastapi", "numpy")
@@ -171,17 +171,21 @@ def _embedder(console: Console) -> Finding:
 
 def _vectors() -> Finding:
     """Whether the documents have vectors of the model that the settings name."""
-    wanted, live = wiring.wanted_model(), wiring.embeddings().live()
-    if live is None or not (documents := wiring.embeddings().left("")):
+    wanted, live, documents = wiring.wanted_model(), wiring.embeddings().live(), wiring.embeddings().documents()
+    if not documents:
         return Finding("vectors", "ok", "there are no documents yet")
-    if live.model == wanted:
-        left = wiring.embeddings().left(live.fingerprint)
-        return (
-            Finding("vectors", "ok", f"all {documents} documents were indexed with {wanted.name}")
-            if not left
-            else (Finding("vectors", "warn", f"{left} of {documents} documents lack vectors of {wanted.name}", REINDEX))
-        )
-    detail = f"EMBED_MODEL_NAME is {wanted.name}, the {documents} documents were indexed with {live.model.name}"
+    if live is None:
+        return Finding("vectors", "warn", f"the {documents} documents have no vectors", REINDEX)
+    if left := wiring.embeddings().left(live.name):
+        return Finding("vectors", "warn", f"{left} of {documents} documents lack vectors", REINDEX)
+    indexed = live.embedding.model
+    if indexed == wanted:
+        return Finding("vectors", "ok", f"all {documents} documents were indexed with {wanted.name}")
+    if indexed.name == wanted.name:
+        detail = f"EMBED_BACKEND is {wanted.backend}, the {documents} documents were indexed with {indexed.backend}"
+        return Finding("vectors", "warn", detail, REINDEX)
+    former = indexed.name or "another one"
+    detail = f"EMBED_MODEL_NAME is {wanted.name}, the {documents} documents were indexed with {former}"
     return Finding("vectors", "warn", detail, REINDEX)
 
 

@@ -7,7 +7,6 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from llamabda import wiring
-from llamabda.space import Space
 
 if TYPE_CHECKING:
     from llamabda.cli.console import Console
@@ -22,7 +21,6 @@ def reindex(_arguments: Namespace, console: Console) -> int:
     wiring.prepare_embedder(console.progress, model=model)
     console.progress(f"loading {model.name}")
     embedder = wiring.load_embedder(model)
-    space = Space(model, embedder, wiring.indexes().open(embedder.fingerprint, embedder.dim))
     former = wiring.embeddings().live()
     began = time.monotonic()
 
@@ -34,15 +32,16 @@ def reindex(_arguments: Namespace, console: Console) -> int:
             "may be stopped, and goes on where it was"
         )
 
-    done = wiring.reindex()(space, progress=show)
+    done = wiring.reindex()(embedder, model, progress=show)
     wiring.ingest().sweep()
+    wiring.ingest().discard()
     for key, why in done.failed:
         console.note(f"failed: {key.doc_id} of {key.tenant}: {why}")
     if console.json:
         console.data(
             {
                 "model": model.name,
-                "fingerprint": space.fingerprint,
+                "fingerprint": embedder.fingerprint,
                 "documents": done.documents,
                 "chunks": done.chunks,
                 "failed": [{"tenant": k.tenant, "id": k.doc_id, "error": why} for k, why in done.failed],
@@ -54,7 +53,7 @@ def reindex(_arguments: Namespace, console: Console) -> int:
             f"{len(done.failed)} documents have no vectors of {model.name} yet: the former model goes on answering"
         )
         return SOME_FAILED
-    changed = former is not None and former.fingerprint != space.fingerprint
+    changed = former is not None and former.name != done.build
     console.note(
         f"{done.documents} documents, {done.chunks} chunks, {time.monotonic() - began:.1f} s; "
         f"{model.name} answers now"

@@ -78,10 +78,10 @@ class Training:
         self._ids: set[str] = set()
         self._embedded = 0
         self._began = time.monotonic()
-        self._ingest: Ingest = replace(wiring.ingest(), space=self._space)
+        self._ingest: Ingest = replace(wiring.ingest(), writable=self._space)
 
     def _space(self) -> Space:
-        space = wiring.space()
+        space = wiring.writable_space()
         return replace(space, embedder=CountingEmbedder(space.embedder, self._count))
 
     @property

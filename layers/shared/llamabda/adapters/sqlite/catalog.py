@@ -57,8 +57,7 @@ class SqliteCatalog:
         database.script(_SCHEMA)
         database.add_columns("documents", {"recipe": "TEXT NOT NULL DEFAULT ''"})
         database.add_columns("generations", _PENDING)
-        database.script(embeddings.SCHEMA)
-        database.script(embeddings.FROM_RECIPES)
+        embeddings.create(database)
 
     def begin(
         self,
@@ -131,9 +130,11 @@ class SqliteCatalog:
             if _is_pending(db, key):
                 _set_state(db, key, "queued", error, _now())
 
-    def unchanged(self, key: GenerationKey, live: int) -> bool:
+    def unchanged(self, key: GenerationKey, live: int, *, build: str = "") -> bool:
         now = _now()
         with self._database.write() as db:
+            if not embeddings.has(db, key.tenant, key.doc_id, live, build):
+                return False
             same = db.execute(
                 "UPDATE documents SET state = CASE WHEN last_generation = ? THEN 'ready' ELSE state END,"
                 " error = CASE WHEN last_generation = ? THEN NULL ELSE error END"
@@ -160,12 +161,12 @@ class SqliteCatalog:
         size: int,
         chunks: int,
         recipe: str = "",
-        fingerprint: str = "",
+        build: str = "",
         sequencer: str | None = None,
     ) -> bool:
         now = _now()
         with self._database.write() as db:
-            embeddings.check(db, fingerprint)
+            embeddings.check(db, build)
             row = db.execute(
                 "SELECT live_generation, deleted_upto, sequencer, last_generation, state FROM documents"
                 " WHERE tenant = ? AND id = ?",
@@ -214,8 +215,7 @@ class SqliteCatalog:
             db.execute(
                 "UPDATE generations SET went_live = 1 WHERE tenant = ? AND doc_id = ? AND generation = ?", _row(key)
             )
-            if fingerprint:
-                embeddings.mark(db, key, fingerprint)
+            embeddings.mark(db, key, build)
             if live is not None:
                 _bury(db, GenerationKey(key.tenant, key.doc_id, live), now)
         return True

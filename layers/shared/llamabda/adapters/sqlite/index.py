@@ -20,7 +20,7 @@ from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.filtering import matching
 from llamabda.adapters.sqlite.shard import Mask, Shard, best_by_text, best_by_vector
 from llamabda.analysis import query_terms, tokens
-from llamabda.errors import ConfigurationError, DependencyFailed, InvalidInput
+from llamabda.errors import ConfigurationError, InvalidInput
 from llamabda.filters import Filter
 from llamabda.types import Chunk, GenerationKey, Metadata, ScoredChunk, TextMatches
 
@@ -237,15 +237,6 @@ class SqliteIndex:
         for folder in self._folder(tenant).glob("[0-9]*-[0-9]*"):
             if folder.name not in names:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def dimension(database: Database) -> int:
-    """The length of the vectors that an index holds. DependencyFailed when this is none."""
-    with database.read() as db:
-        row = db.execute("SELECT value FROM meta WHERE key = 'dim'").fetchone()
-    if row is None:
-        raise DependencyFailed(f"{database.path} is not an index", dependency="index")
-    return int(row[0])
 
 
 def _number(db: sqlite3.Connection, chunk: Chunk) -> int:
