@@ -10,6 +10,7 @@ import time
 import pytest
 
 from llamabda import ask as use_case
+from llamabda import wiring
 from llamabda.adapters.openai import server as known_server
 from llamabda.settings import settings
 from tests.http.conftest import HARBOUR
@@ -357,7 +358,7 @@ def test_proxies_of_the_environment_are_not_used(ask, served, monkeypatch):
 def test_readiness_tells_the_servers_state_and_nothing_else(name, expected, client, served, caplog):
     with PlayingServer(PARTS.get(name, writes("x")), everywhere=name in PARTS).running() as server:
         served(server.url)
-        client.get("/health/ready")  # the embedder is loaded from now on
+        wiring.space()
         reply = client.get("/health/ready")
         assert reply.json()["checks"]["generator"]["status"] == expected
         assert reply.status_code == 200

@@ -161,5 +161,5 @@ def test_while_it_loads_answers_come_without_it(client, configured, counting, mo
 
 
 def test_without_one_readiness_does_not_speak_of_it(client):
-    wiring.embedder()
+    wiring.space()
     assert "reranker" not in client.get("/health/ready").json()["checks"]

@@ -35,7 +35,7 @@ def run(home: Path, console: Console) -> int:
 
     step = _Steps(console)
     step("Getting the models")
-    wiring.prepare_embedder(console.note)
+    wiring.prepare_embedder(console.note, model=wiring.wanted_model())
     try:
         wiring.prepare_generator(console.note)
     except ModelError as error:

@@ -31,7 +31,8 @@ _CUT = "(instr(recipe, '/') + instr(substr(recipe, instr(recipe, '/')), ':'))"
 _FROM_RECIPES = f"""
 INSERT INTO vectors SELECT tenant, id, live_generation, substr(recipe, {_CUT}) FROM documents
     WHERE live_generation IS NOT NULL AND recipe LIKE '%:%/%:_%';
-INSERT INTO builds SELECT build, build, '', '', 'retired', CAST(strftime('%s', 'now') AS REAL) FROM vectors GROUP BY build;
+INSERT INTO builds SELECT build, build, '', '', 'retired', CAST(strftime('%s', 'now') AS REAL)
+    FROM vectors GROUP BY build;
 UPDATE builds SET state = 'live'
     WHERE name = (SELECT build FROM vectors GROUP BY build ORDER BY count(*) DESC, build LIMIT 1);
 UPDATE documents SET recipe = substr(recipe, 1, {_CUT} - 2) WHERE recipe LIKE '%:%/%:%'
