@@ -100,7 +100,8 @@ def test_an_export_can_be_configured_by_name_or_by_folder(run, monkeypatch, conf
     monkeypatch.setenv("EMBED_MODEL_NAME", configured)
     rows = listed(run("models", "list", "--json")[1])
     assert {name for name, row in rows.items() if row["configured"]} == {"mine", GENERATOR}
-    assert wiring.prepare_embedder() == exported.place("mine", wiring.models_dir())
+    prepared = wiring.prepare_embedder(model=wiring.wanted_model())
+    assert prepared == exported.place("mine", wiring.models_dir())
 
 
 @pytest.mark.usefixtures("export")

@@ -184,7 +184,13 @@ class Attack:
 def interrupted_after_the_first_batch(arguments: list[str], token: str) -> subprocess.CompletedProcess[str]:
     """Stops the command as Ctrl-C does, once it has said that something is done."""
     running = subprocess.Popen(
-        arguments, env=environment(token), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments,
+        env=environment(token),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # in the background of a shell, where tests may run, Ctrl-C is switched off for all children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert running.stderr is not None
     first = running.stderr.readline()
