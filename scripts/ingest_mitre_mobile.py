@@ -2,7 +2,8 @@
 """MITRE ATT&CK Mobile into Llamabda: one document for each technique, each mitigation and each relation between them.
 
 Needs Python 3.11 or later and nothing else. What is in the collection already stays as it is, so that the script can be
-run again at any time: after an interruption it goes on, and with a newer bundle it brings the changes.
+run again at any time: after an interruption it goes on. A newer bundle replaces all: each document says of which
+version it is.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
     if not token:
         raise UsageError(f"no token: set {TOKEN}, or give --token; POST /auth/login returns one as access_token")
     api = Api(options.api, token, progress.say)
-    if options.api.startswith("http:") and not is_local(options.api):
+    if options.api.lower().startswith("http:") and not is_local(options.api):
         progress.say(f"warning: {options.api} is not https, the token can be read on the way")
     found = _bundle(options.file)
     for problem in found.problems:

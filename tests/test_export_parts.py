@@ -200,8 +200,9 @@ def test_no_numbers_are_no_vectors():
         ("---\nlanguage: pt\nlicense: mit\n---\n# Model", Card(("pt",), "MIT")),
         (
             "---\nlanguage:\n- en\n- pt\n- multilingual\n- no\nlicense: apache-2.0\n---\n",
-            Card(("en", "pt", "no"), "Apache-2.0"),
+            Card(("en", "pt", "mul", "no"), "Apache-2.0"),
         ),
+        ("---\nlanguage: [en, pt-BR]\n---\n", Card(("en", "pt"))),
         ("---\nlicense: other-1.0\n---", Card((), "other-1.0")),
         ("---\nlanguage: 3\n---\n", Card()),
         ("---\n- a list\n---\n", Card()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -90,11 +91,13 @@ def test_an_unchanged_original_is_passed_over_in_silence(folder, cache, original
     assert lines == []
 
 
-@pytest.mark.parametrize("change", ["size", "content", "removed"])
+@pytest.mark.parametrize("change", ["size", "content", "removed", "added"])
 def test_a_changed_original_is_noticed_and_the_export_still_serves(folder, cache, original, change):
     weights = original / "model.safetensors"
     if change == "removed":
         weights.unlink()
+    elif change == "added":
+        (original / "config_sentence_transformers.json").write_text('{"prompts": {"query": "query: "}}')
     else:
         weights.write_bytes(b"WEIGHTS" if change == "content" else b"more weights")
         os.utime(weights, (1, 1))
@@ -103,6 +106,14 @@ def test_a_changed_original_is_noticed_and_the_export_still_serves(folder, cache
     (line,) = lines
     assert str(original) in line
     assert "models export" in line
+
+
+def test_an_export_that_steps_aside_for_its_successor_is_not_found(folder, cache):
+    aside = folder.with_name(folder.name + ".old")
+    shutil.copytree(folder, aside)
+    (aside / "embedder.json").write_text(json.dumps(ABOUT | {"name": "ours", "dim": 4}))
+    assert [one.folder for one in exported.every(cache)] == [folder]
+    assert fetch("ours", cache=cache) == folder
 
 
 def test_an_export_outlives_its_original(folder, cache, original):

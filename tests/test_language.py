@@ -35,6 +35,12 @@ from llamabda.language import is_function_word, language
         ("valor do aluguel", "pt"),
         ("What do I do?", "en"),
         ("Quantas ferias eu tenho? nao sei", "pt"),
+        ("A loja abre domingo?", "pt"),
+        ("A empresa paga hora extra?", "pt"),
+        ("no Brasil vale?", "pt"),
+        ("Aceitam cartao?", "pt"),
+        ("a torque wrench", "en"),
+        ("no refund?", "en"),
     ],
 )
 def test_a_question_s_language_is_seen_by_its_small_words(text: str, expected: str) -> None:

@@ -74,6 +74,7 @@ def test_the_model_that_serves_most_documents_is_advised():
 def test_where_no_model_of_the_catalogue_knows_the_language_another_is_advised():
     advice = check("en").advice(["de", "de", "en"])
     assert "`llamabda models export " in advice
+    assert "--query-prompt 'query: ' --document-prompt 'passage: '" in advice  # without them that model ranks worse
     assert advice.endswith("set EMBED_MODEL_NAME to it, then run `llamabda reindex`")
 
 

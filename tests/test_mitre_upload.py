@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import socketserver
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
@@ -62,6 +65,30 @@ def test_a_connection_that_fails_is_tried_again_and_then_given_up():
     with pytest.raises(ApiError, match=r"failed 6 times.*refused"):
         waiting.upload("http://127.0.0.1:9").send(SOME)
     assert len(waiting.seconds) == ATTEMPTS - 1
+
+
+@pytest.mark.parametrize("status", [b"503 Busy", b"200 OK"])
+def test_a_reply_that_is_cut_off_is_tried_again(status):
+    """The first time the server dies in the middle of its reply, as it does when it is restarted."""
+    whole = json.dumps({"documents": []}).encode()
+    replies = iter([whole[:5], whole])
+
+    class Cutting(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline() not in (b"\r\n", b""):
+                pass
+            body = next(replies)
+            line = status if body != whole else b"200 OK"
+            head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (line, len(whole))
+            self.wfile.write(head + body)
+
+    waiting = Waits()
+    with socketserver.TCPServer(("127.0.0.1", 0), Cutting) as server:
+        thread = threading.Thread(target=lambda: [server.handle_request() for _ in range(2)])
+        thread.start()
+        assert list(waiting.api(f"http://127.0.0.1:{server.server_address[1]}").documents()) == []
+        thread.join()
+    assert len(waiting.seconds) == 1
 
 
 def test_too_large_a_request_is_sent_in_parts(told):

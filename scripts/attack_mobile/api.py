@@ -126,10 +126,9 @@ class Api:
             request = urllib.request.Request(self.base + path, data, headers, method=method)  # noqa: S310  (see _checked)
             try:
                 with self._opener.open(request, timeout=TIMEOUT) as reply:
-                    return bytes(reply.read(MAX_REPLY))
+                    return _whole(reply)
             except urllib.error.HTTPError as exc:
-                with exc:
-                    problem = _object(exc.read(MAX_REPLY)) or {}
+                problem = _problem(exc)
                 if exc.code not in _PASSING:
                     raise self._refused(method, path, exc, problem) from exc
                 why = f"{exc.code} {problem.get('detail') or exc.reason}"
@@ -168,6 +167,24 @@ def is_local(address: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _whole(reply: http.client.HTTPResponse) -> bytes:
+    """The body, which may not be longer than MAX_REPLY. IncompleteRead when it was cut off on the way."""
+    body = reply.read(MAX_REPLY)
+    told = reply.headers.get("Content-Length", "")
+    if told.isdigit() and len(body) < min(int(told), MAX_REPLY):
+        raise http.client.IncompleteRead(body, int(told) - len(body))
+    return body
+
+
+def _problem(error: urllib.error.HTTPError) -> dict[str, Any]:
+    """What the server says of an error, if that arrives."""
+    try:
+        with error:
+            return _object(error.read(MAX_REPLY)) or {}
+    except (OSError, http.client.HTTPException):
+        return {}
 
 
 def _checked(address: str) -> str:

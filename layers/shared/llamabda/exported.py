@@ -52,7 +52,9 @@ class Exported:
         if self.original is None:
             return False
         try:
-            return not cached_folder.unchanged(self.original, self.source["files"])
+            there = {path.relative_to(self.original).as_posix() for path in _deciding(self.original)}
+            known = self.source["files"]
+            return there != set(known) or not cached_folder.unchanged(self.original, known)
         except (OSError, KeyError, TypeError):
             return True
 
@@ -110,7 +112,7 @@ def absolute(path: Path) -> str:
 
 def folder_source(folder: Path) -> dict[str, Any]:
     """What is recorded of a folder. Reads all of it."""
-    files = cached_folder.taken_down(folder, (path for path in folder.rglob("*") if _counts(folder, path)))
+    files = cached_folder.taken_down(folder, _deciding(folder))
     hashes = json.dumps({path: file["sha256"] for path, file in files.items()}, sort_keys=True)
     digest = hashlib.sha256(hashes.encode()).hexdigest()
     return {"kind": "folder", "path": absolute(folder), "digest": digest, "files": files}
@@ -121,9 +123,14 @@ def write_record(folder: Path, name: str, source: Mapping[str, Any], versions: M
     (folder / RECORD).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _counts(folder: Path, path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.suffix in _SUFFIXES and not hidden and path.is_file()
+def _deciding(folder: Path) -> list[Path]:
+    """The files that can decide a vector."""
+
+    def counts(path: Path) -> bool:
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        return path.suffix in _SUFFIXES and not hidden and path.is_file()
+
+    return [path for path in folder.rglob("*") if counts(path)]
 
 
 def _read(folder: Path) -> Exported | None:
@@ -131,6 +138,7 @@ def _read(folder: Path) -> Exported | None:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         about = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         found = Exported(folder, str(record["name"]), dict(record["source"]), dict(about))
-        return found if found.of else None
+        # not one that is stepping aside for its successor, nor one on its way
+        return found if found.of and folder == place(found.name, folder.parent.parent) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

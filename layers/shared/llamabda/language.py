@@ -33,9 +33,10 @@ _PORTUGUESE = _set(
 # What follows only helps to tell the languages apart; these words carry content, or are written without their accents.
 _ENGLISH_TOO = _set("describe explain give list many show tell")
 _PORTUGUESE_TOO = _set(
-    "aonde ate comprar consigo conte cujo descreva devo diga existe existem explica explique faco fazer ferias "
-    "garantia horario liste mostre nao oque posso prazo preciso preco quero resuma sao serve tambem tenho valor voce "
-    "voces vou"
+    "abre abrem aceita aceitam aonde ate cartao cobra cobre comprar consigo conte cujo descreva devo diga domingo "
+    "empresa existe existem explica explique faco fazer ferias funciona funcionam garantia hoje horario liste loja "
+    "mostre nao oque paga pagam posso prazo preciso preco quero resuma sao serve tambem tenho vale valor voce voces "
+    "vou"
 )
 _SPANISH = _set(
     "a al algún aquel aquella como con cual cuales cuando cuanto cuantos cuál cuáles cuándo cuánta cuántas cuánto "

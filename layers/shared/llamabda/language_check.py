@@ -73,7 +73,8 @@ class LanguageCheck:
         if useful:
             return f"Set {max(useful, key=served)}, then run `llamabda reindex`"
         return (
-            f"Get a multilingual model (`llamabda models export {MULTILINGUAL}`), set EMBED_MODEL_NAME to it, then run "
+            f"Get a multilingual model (`llamabda models export {MULTILINGUAL} --query-prompt 'query: ' "
+            "--document-prompt 'passage: '`, which needs torch), set EMBED_MODEL_NAME to it, then run "
             "`llamabda reindex`"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -24,6 +25,7 @@ from llamabda.settings import obsolete, settings, unsafe
 
 if TYPE_CHECKING:
     from llamabda.adapters.openai import OpenAiGenerator
+    from llamabda.types import Embedding, EmbeddingModel
 
 DEPENDENCY = 5
 REINDEX = "run `llamabda reindex`"
@@ -178,15 +180,29 @@ def _vectors() -> Finding:
         return Finding("vectors", "warn", f"the {documents} documents have no vectors", REINDEX)
     if left := wiring.embeddings().left(live.name):
         return Finding("vectors", "warn", f"{left} of {documents} documents lack vectors", REINDEX)
-    indexed = live.embedding.model
-    if indexed == wanted:
+    return _compared(wanted, live.embedding, documents)
+
+
+def _compared(wanted: EmbeddingModel, live: Embedding, documents: int) -> Finding:
+    if live.model == wanted and _prepared_fingerprint(wanted) in (None, live.fingerprint):
         return Finding("vectors", "ok", f"all {documents} documents were indexed with {wanted.name}")
-    if indexed.name == wanted.name:
-        detail = f"EMBED_BACKEND is {wanted.backend}, the {documents} documents were indexed with {indexed.backend}"
-        return Finding("vectors", "warn", detail, REINDEX)
-    former = indexed.name or "another one"
-    detail = f"EMBED_MODEL_NAME is {wanted.name}, the {documents} documents were indexed with {former}"
+    if live.model == wanted:
+        detail = f"the vectors of the {documents} documents were not made by {wanted.name} as it is now"
+    elif live.model.name == wanted.name:
+        detail = f"EMBED_BACKEND is {wanted.backend}, the {documents} documents were indexed with {live.model.backend}"
+    else:
+        former = live.model.name or "another one"
+        detail = f"EMBED_MODEL_NAME is {wanted.name}, the {documents} documents were indexed with {former}"
     return Finding("vectors", "warn", detail, REINDEX)
+
+
+def _prepared_fingerprint(model: EmbeddingModel) -> str | None:
+    """Of the model's files; None when they are not here, or another library reads them."""
+    try:
+        file = wiring.prepare_embedder(offline=True, model=model) / "embedder.json"
+        return str(json.loads(file.read_text(encoding="utf-8"))["fingerprint"])
+    except (LlamabdaError, OSError, ValueError, KeyError):
+        return None
 
 
 def _generator(console: Console) -> Finding:
@@ -259,7 +275,8 @@ def _checked(name: str, detail: str, check: Callable[[], str]) -> Finding:
     try:
         check()
     except LlamabdaError as error:
-        return Finding(name, "fail", error.message, "if the cause is unclear, move the home away and try again")
+        unclear = "if the cause is unclear, move the home away and try again"
+        return Finding(name, "fail", error.message, REINDEX if "llamabda reindex" in error.message else unclear)
     return Finding(name, "ok", detail)
 
 

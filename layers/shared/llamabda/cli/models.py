@@ -81,6 +81,7 @@ def export_model(arguments: Namespace, console: Console) -> int:
 
     name = _checked_name(arguments.model, arguments.name)
     source = _source(arguments.model, name, console)
+    replaced = exported.find(name, wiring.models_dir())
     made = export(
         source,
         name=name,
@@ -106,6 +107,11 @@ def export_model(arguments: Namespace, console: Console) -> int:
         console.result(f"{label:<12}  {value}")
     console.result(f"{'folder':<12}  {made.folder}")
     console.note(f"next: EMBED_MODEL_NAME={name}, then `llamabda reindex`")
+    if replaced is not None and replaced.about.get("fingerprint") != made.about["fingerprint"]:
+        console.note(
+            f"{name} is another model now: where documents were indexed with the former one, a server that starts from "
+            "now on answers nothing until `llamabda reindex` has run"
+        )
     return 0
 
 

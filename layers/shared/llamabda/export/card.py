@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llamabda.iso639 import codes
+
 # cards write licences in lower case
 _SPDX = {
     "apache-2.0": "Apache-2.0",
@@ -43,10 +45,5 @@ class Card:
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Card:
-        named = content.get("language") or ()
-        named = [named] if isinstance(named, str) else named if isinstance(named, list | tuple) else []
-        # YAML takes a bare `no`, which is Norwegian, for false
-        codes = ("no" if code is False else str(code).lower() for code in named)
         licence = str(content.get("license") or "")
-        languages = tuple(dict.fromkeys(code for code in codes if re.fullmatch(r"[a-z]{2,3}", code)))
-        return cls(languages, _SPDX.get(licence.lower(), licence))
+        return cls(codes(content.get("language")), _SPDX.get(licence.lower(), licence))
