@@ -143,6 +143,19 @@ def test_the_command_lines_run(readme, server, environment):
     assert "[1]" in out
 
 
+def test_the_lines_that_change_the_model_run_beside_the_server(readme, server, environment):
+    (script,) = (block for block in readme.blocks if "llamabda reindex" in block)
+    shell(script, environment)
+    found = shell('.venv/bin/llamabda search "citations" --json', {**environment, **model_of(script)})
+    assert json.loads(found)["hits"]
+    with urllib.request.urlopen(f"{server}/health/ready", timeout=30) as reply:
+        assert json.load(reply)["checks"]["embedder"]["status"] == "ok"
+
+
+def model_of(script: str) -> dict[str, str]:
+    return dict(re.findall(r"^export (EMBED_MODEL_NAME)=(\S+)", script, re.MULTILINE))
+
+
 def table(text: str, first: str) -> list[str]:
     """The rows of a table, from the one that begins so."""
     return text[text.index(f"| {first}") :].split("\n\n", 1)[0].splitlines()

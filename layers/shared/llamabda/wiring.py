@@ -241,17 +241,22 @@ def prepare_reranker(progress: Callable[[str], None] | None = None, *, offline: 
 
 def load_embedder(model: EmbeddingModel) -> Embedder:
     """Takes seconds, and longer where the model has to be fetched first."""
-    folder = prepare_embedder(_log_progress, model=model)
     if model.backend == "sentence_transformers":
         from llamabda.adapters.sentence_transformers import SentenceTransformersEmbedder
         from llamabda.catalogue import CATALOGUE
 
         known = CATALOGUE.get(model.name)
+        if known is not None and all(file.path != "modules.json" for file in known.files):
+            raise ConfigurationError(
+                f"{model.name} comes packed for onnxruntime: EMBED_BACKEND=sentence_transformers cannot run it, "
+                "EMBED_BACKEND=onnx does"
+            )
         languages = known.languages if known else ()
-        return SentenceTransformersEmbedder(str(folder), threads=available_cpus(), languages=languages)
+        original = prepare_embedder(_log_progress, model=model)
+        return SentenceTransformersEmbedder(str(original), threads=available_cpus(), languages=languages)
     from llamabda.adapters.onnx import OnnxEmbedder
 
-    return OnnxEmbedder(folder, threads=available_cpus())
+    return OnnxEmbedder(prepare_embedder(_log_progress, model=model), threads=available_cpus())
 
 
 def _load_generator() -> Generator | None:

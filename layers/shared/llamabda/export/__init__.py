@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from llamabda import __version__, cached_folder, exported
-from llamabda.errors import ConfigurationError, ModelError
+from llamabda.errors import ConfigurationError, Conflict, ModelError
 
 if TYPE_CHECKING:
     from llamabda.export.check import Agreement, Vectors
@@ -71,6 +71,7 @@ def export(
 
     ConfigurationError: torch or another package that only this needs is not installed. ModelError: the model cannot be
     had or loaded, does something that the graph cannot, or the graph does not give the vectors of the original.
+    Conflict: the name is that of an export of another model.
     """
     require_packages()
     from llamabda.export.original import Original
@@ -84,6 +85,9 @@ def export(
             cached_folder.locked(place, wait=lambda file: say(f"waiting for another export of {name} ({file})")),
             cached_folder.workshop(place) as work,
         ):
+            known = exported.find(name, cache)
+            if known is not None and known.name == name and not known.is_of(model):
+                raise Conflict(f"{name} is already the name of an export of {known.of}; give this one another name")
             made, about, notes = _make(original, name, work, wanted, threads, say)
             exported.write_record(made, name, original.source, versions())
             cached_folder.swap(made, place)
