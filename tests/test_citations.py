@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamabda import citations
 from llamabda.citations import Part, assemble, parse, plain
 from llamabda.types import Hit
 from tests.ask_fakes import chunk
@@ -127,3 +128,17 @@ def test_parsing_never_names_a_passage_that_is_not_there(text: str, count: int) 
     for statement in parse(text, count):
         assert all(1 <= n <= count for n in statement.cited)
         assert statement.text
+
+
+@pytest.mark.timeout(60)  # what takes the square of the length takes most of an hour
+def test_a_long_run_of_blanks_is_read_once() -> None:
+    assert parse("The tide" + " " * 400_000 + "is high.", 3)
+    assert plain("The tide" + " " * 400_000 + "is high.") == "The tide is high."
+
+
+@given(st.text("a [12],-3]【】 \n\t", max_size=40))
+def test_markers_are_those_that_every_place_would_be_tried_for(text: str) -> None:
+    everywhere = re.compile(citations._MARKER.pattern.replace(r"(?<!\s)", ""))
+    assert everywhere.pattern != citations._MARKER.pattern
+    found = [match.span() for match in citations._MARKER.finditer(text)]
+    assert found == [match.span() for match in everywhere.finditer(text)]

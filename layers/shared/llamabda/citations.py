@@ -14,7 +14,8 @@ from llamabda.sentences import sentences
 from llamabda.types import Citation, Hit
 
 _LIST = r"\^?\d{1,9}(?:\s*(?:,|;|&|-|–|—|and|to|e|a)\s*\^?\d{1,9})*"
-_MARKER = re.compile(rf"\s*(?:\[\s*({_LIST})\s*\]|【\s*({_LIST})[^】]{{0,20}}】)")
+# Each run of blanks is tried once, from its first: else it takes the square of its length.
+_MARKER = re.compile(rf"(?<!\s)\s*(?:\[\s*({_LIST})\s*\]|【\s*({_LIST})[^】]{{0,20}}】)")
 _RANGE = re.compile(r"(\d+)(?:\s*(?:-|–|—|to|a)\s*\^?(\d+))?")
 _IMAGE_OR_LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]\d][^\[\]]*\])")
 _TAG = re.compile(r"<!--.*?(?:-->|$)|</?[a-zA-Z][^<>]*>|<[!?][^<>]*>", re.DOTALL)

@@ -38,7 +38,8 @@ _STARTERS = _set(
     "after o os as um uma em no na nos nas ele ela eles elas este esta esse essa isso isto mas e porém quando "
     "após com para por el la los las un en se il le les"
 )
-_STOP = re.compile(r"(?:[.!?…]+[\"'”’»)\]*_]*(?:\[\d+\])*(?=\s|$))|[。！？]+[」』”]*")
+# Each run of stops is tried once, from its first: else a run of dots takes the square of its length.
+_STOP = re.compile(r"(?:(?<![.!?…])[.!?…]+[\"'”’»)\]*_]*(?:\[\d+\])*(?=\s|$))|[。！？]+[」』”]*")
 _WORD_BEFORE = re.compile(r"([^\s(\[{\"'“”‘’«»]+)$")
 _OPENING = " \t\r\n\"'“”‘’«»([{*_-–—¿¡"
 _NEW_BLOCK = re.compile(r"\s*(?:#{1,6}\s|[-*+•▪]\s|\(?\d{1,3}[.)]\s|\(?[a-zA-Z][)]\s|>|\||```|~~~)")
