@@ -26,13 +26,13 @@ class Shortest:
     """The fewer characters, the better; 0 for three. Scores `most` texts, as if the time was over then."""
 
     most: int = 10_000
-    fails: bool = False
+    fails: Exception | None = None
     asked: list[tuple[str, tuple[str, ...], float]] = field(default_factory=list)  # question, texts, seconds
 
     def scores(self, question: str, texts: Sequence[str], *, deadline: Deadline) -> NDArray[np.float32]:
         self.asked.append((question, tuple(texts), deadline.remaining()))
-        if self.fails:
-            raise DependencyFailed("the reranker broke", dependency="reranker")
+        if self.fails is not None:
+            raise self.fails
         return np.array([3 - len(text) for text in texts[: self.most]], np.float32)
 
 
@@ -152,9 +152,16 @@ def test_when_hardly_any_was_read_in_time_nothing_changes(scored: int) -> None:
     assert reranked(Shortest(most=scored), "?", hits, limit=2, deadline=Deadline.after(60)) == hits[:2]
 
 
-def test_a_reranker_that_fails_changes_nothing_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [DependencyFailed("the reranker broke", dependency="reranker"), IndexError("the reranker broke")],
+    ids=["as promised", "as nobody foresaw"],
+)
+def test_a_reranker_that_fails_changes_nothing_and_is_logged(
+    failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="llamabda"):
-        names = found(search_over(LONG, MIDDLE, SHORT, reranker=Shortest(fails=True)))
+        names = found(search_over(LONG, MIDDLE, SHORT, reranker=Shortest(fails=failure)))
     assert names == ["long", "middle", "short"]
     assert "the reranker broke" in caplog.text
 
