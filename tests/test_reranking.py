@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from llamabda.admission import Admission
-from llamabda.ask import REFUSALS, Ask
+from llamabda.ask import REFUSALS, Ask, Retrieved, last
 from llamabda.errors import DependencyFailed
 from llamabda.ports import Reranker
 from llamabda.reranking import RERANK_CANDIDATES, RERANK_SECONDS, RERANK_SHARE, reranked
@@ -197,6 +197,23 @@ def test_what_is_refused_does_not_depend_on_the_reranker() -> None:
     assert answer(ask_over(beside, reranker=None), top_k=1) == REFUSALS["en"]
     none = [replace(c, text="Coffee beans are black.") for c in (answers, beside)]
     assert answer(ask_over(*none, reranker=Shortest()), top_k=1) == REFUSALS["en"]
+
+
+def test_what_a_reranker_puts_first_and_states_nothing_is_no_refusal() -> None:
+    answers = chunk("a", "Green tea leaves are brewed at eighty degrees for three minutes.")
+    heading = chunk("b", "# Tea")
+    assert answer(ask_over(answers, heading, reranker=None), top_k=1) == f"{answers.text} [1]"
+    events = list(
+        ask_over(answers, heading, reranker=Shortest()).events(
+            QUESTION, tenants=["t"], top_k=1, max_tokens=50, mode="extractive", deadline=Deadline.after(60)
+        )
+    )
+    lists = [[hit.chunk.doc_id for hit in event.hits] for event in events if isinstance(event, Retrieved)]
+    assert lists == [["b"], ["a"]]
+    reply = last(events)
+    assert reply.answer == f"{answers.text} [1]"
+    assert [(c.n, c.hit.chunk.doc_id) for c in reply.citations] == [(1, "a")]
+    assert answer(ask_over(heading, chunk("c", "# Green tea leaves"), reranker=Shortest()), top_k=1) == REFUSALS["en"]
 
 
 def test_passages_are_read_in_the_rerankers_order() -> None:
