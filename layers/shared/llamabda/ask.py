@@ -20,7 +20,7 @@ from llamabda.ports import Generation, Generator
 from llamabda.search import Search, SearchResult
 from llamabda.types import Citation, Deadline, FinishReason, Hit, Mode, Reply, Usage, Weights
 
-RESERVE_SECONDS = 1.0  # kept from the generator, to check its last sentence and send the reply
+RESERVE_SECONDS = 1.0  # kept from the generator: half to check its last sentences, half to send the reply
 LEAST_SECONDS = 3.0  # with less time left there is no use in starting to generate
 
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "deadline": "deadline"}
@@ -169,7 +169,7 @@ class Ask:
                 yield from _whole(replace(reply, finish_reason="deadline", timings=clock.total()))
                 return
 
-            draft = Draft(passages, embedder)
+            draft = Draft(passages, embedder, Deadline(deadline.at - RESERVE_SECONDS / 2))
             asked = prompt.build(question, [hit.chunk.text for hit in passages.hits], language=spoken)
             generation: Generation | None = None
             said = _Said()
@@ -272,7 +272,7 @@ def _finished(
     clock.timings["queue"] = max(0.0, clock.timings["queue"] - sum(written.values()))  # what is left was waiting
     clock.timings.update(written)
     usage = Usage(generation.prompt_tokens, generation.cached_tokens, generation.completion_tokens)
-    finish = _FINISH.get(generation.finish_reason, "stop")
+    finish = "deadline" if draft.late else _FINISH.get(generation.finish_reason, "stop")
     reply = replace(extractive, model=generator.name or None, usage=usage, finish_reason=finish, timings=clock.total())
     if not draft.parts:
         return reply

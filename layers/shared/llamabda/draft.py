@@ -76,11 +76,13 @@ class Draft:
 
     passages: Passages
     embedder: Embedder
+    deadline: Deadline  # for holding sentences against the passages
+    late: bool = False  # it passed before all of them were
     parts: list[Part] = field(default_factory=list)
     check_ms: float = 0.0  # spent on holding sentences against the passages
 
     def accepted(self, generation: Generation) -> Iterator[Part]:
-        """Each supported sentence, once the next begins. Stops when the model repeats itself."""
+        """Each supported sentence, once the next begins. Stops when the model repeats itself, and at the deadline."""
         text = ""
         done = 0
         seen: set[str] = set()
@@ -95,6 +97,8 @@ class Draft:
                 if statement.text in seen:
                     return
                 seen.add(statement.text)
+                if self._over():
+                    return
                 yield from self._taken(statement)
             done = max(done, len(statements) - 1)
         statements = citations.parse(text, len(self.passages.hits))
@@ -102,7 +106,13 @@ class Draft:
             statements = statements[:-1]  # cut off in the middle of a sentence
         for statement in statements[done:]:
             if statement.text not in seen:
+                if self._over():
+                    return
                 yield from self._taken(statement)
+
+    def _over(self) -> bool:
+        self.late = self.deadline.passed()
+        return self.late
 
     def _taken(self, statement: Statement) -> list[Part]:
         began = time.perf_counter()
