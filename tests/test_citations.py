@@ -151,15 +151,18 @@ words = st.sampled_from(
 )  # fmt: skip
 
 
-@given(st.lists(words, min_size=120, max_size=200).map(" ".join) | st.lists(words, max_size=300).map("".join))
-@settings(max_examples=40, deadline=None)
-def test_a_text_that_grows_is_read_as_if_it_was_read_anew(text: str) -> None:
+@given(st.lists(words, min_size=20, max_size=80).map(" ".join) | st.lists(words, max_size=120).map("".join), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_text_that_grows_is_read_as_if_it_was_read_anew(text: str, data: st.DataObject) -> None:
     growing, done = Growing(3), 0
-    for end in range(0, len(text) + 7, 7):
-        found = growing.statements(text[:end], done)
-        assert growing.settled <= done
-        assert found == parse(text[:end], 3)[growing.settled :]
-        done = max(done, growing.settled + len(found) - 1)
+    lag = data.draw(st.integers(1, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(citations, "SETTLES_AFTER", 0)
+        for end in range(0, len(text) + 3, 3):
+            found = growing.statements(text[:end], done)
+            assert growing.settled <= done
+            assert found == parse(text[:end], 3)[growing.settled :]
+            done = max(done, growing.settled + len(found) - lag)
 
 
 def test_of_a_text_that_grows_little_is_read_anew() -> None:

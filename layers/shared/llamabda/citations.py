@@ -110,11 +110,14 @@ class Growing:
         bare, marks = self._without_markers(text[: self._read + firm])
         at = self._place
         settled = count = self.settled
+        ended = at.start
         for place, span in sentences_from(bare, self._place):
             if count > done or not _stays(bare, place.start):
                 break
-            if place != at and place.start > self._place.start:
+            between = any(ended <= mark < place.start for mark, _ in marks)  # it may be the next sentence's
+            if place != at and place.start > self._place.start and not between:
                 at, settled = place, count
+            ended = span.end
             count += bool(plain(bare[span.start : span.end]))
         if at == self._place:
             return
