@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from llamabda.admission import Admission
 from llamabda.ask import LEAST_SECONDS, REFUSALS, RESERVE_SECONDS, Ask, Delta, Event, Extract, Retrieved
-from llamabda.draft import READ_HITS
+from llamabda.draft import READ_HITS, Draft, read
 from llamabda.errors import Busy, DependencyFailed
 from llamabda.search import Search
 from llamabda.types import Chunk, Deadline, Mode, Reply
-from tests.ask_fakes import LiveGenerations, ScriptedGenerator, WordEmbedder, WordIndex, chunk, word_space
+from tests.ask_fakes import LiveGenerations, Scripted, ScriptedGenerator, WordEmbedder, WordIndex, chunk, word_space
 
 NORMANS = "The Normans settled in northern France in 911. Their leader was Rollo. Trade went along the river."
 TEA = "Green tea comes from China. It is brewed at 80 degrees."
@@ -48,6 +48,13 @@ def events(
 
 def reply(ask: Ask, question: str = QUESTION, *, mode: Mode = "auto", seconds: float = 60, top_k: int = 3) -> Reply:
     return ask(question, tenants=["t"], top_k=top_k, max_tokens=50, mode=mode, deadline=Deadline.after(seconds))
+
+
+class Whole(Scripted):
+    """A completion that comes in one piece."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield self.text
 
 
 def assert_cited(answer: Reply) -> None:
@@ -203,6 +210,30 @@ def test_near_the_deadline_the_extract_is_the_answer() -> None:
     assert (answer.mode, answer.finish_reason) == ("extractive", "deadline")
     assert generator.prompts == []
     assert_cited(answer)
+
+
+def test_sentences_that_come_at_once_are_checked_until_the_deadline() -> None:
+    """A server may send a thousand of them in one piece; the clock is the draft's own."""
+    chunks = (chunk("normans", NORMANS),)
+    embedder = WordEmbedder()
+    search = ask_over(chunks).search
+    hits = search(QUESTION, tenants=["t"], top_k=1, deadline=Deadline.after(60)).hits
+    passages = read(QUESTION, hits, embedder, Deadline.after(60))
+
+    class Countdown:
+        looks = 3
+
+        def passed(self) -> bool:
+            self.looks -= 1
+            return self.looks < 0
+
+    for last in (CLAIM, "1."):  # a next sentence begins, or none does
+        sentences = [f"The Normans settled in northern France, says book {n}." for n in range(50)]
+        draft = Draft(passages, embedder, Countdown())  # type: ignore[arg-type]  # it is only asked whether it passed
+        embedded = len(embedder.embedded)
+        list(draft.accepted(Whole(" ".join([*sentences, last]))))
+        assert draft.late
+        assert len(embedder.embedded) == embedded + Countdown.looks
 
 
 def test_the_generator_gets_less_time_than_the_reply() -> None:

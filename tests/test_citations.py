@@ -3,10 +3,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamabda.citations import Part, assemble, parse, plain
+from llamabda import citations
+from llamabda.citations import SETTLES_AFTER, Growing, Part, assemble, parse, plain
 from llamabda.types import Hit
 from tests.ask_fakes import chunk
 
@@ -127,3 +128,50 @@ def test_parsing_never_names_a_passage_that_is_not_there(text: str, count: int) 
     for statement in parse(text, count):
         assert all(1 <= n <= count for n in statement.cited)
         assert statement.text
+
+
+@pytest.mark.timeout(60)  # what takes the square of the length takes most of an hour
+def test_a_long_run_of_blanks_is_read_once() -> None:
+    assert parse("The tide" + " " * 400_000 + "is high.", 3)
+    assert plain("The tide" + " " * 400_000 + "is high.") == "The tide is high."
+
+
+@given(st.text("a [12],-3]【】 \n\t", max_size=40))
+def test_markers_are_those_that_every_place_would_be_tried_for(text: str) -> None:
+    everywhere = re.compile(citations._MARKER.pattern.replace(r"(?<!\s)", ""))
+    assert everywhere.pattern != citations._MARKER.pattern
+    found = [match.span() for match in citations._MARKER.finditer(text)]
+    assert found == [match.span() for match in everywhere.finditer(text)]
+
+
+words = st.sampled_from(
+    ["The", "tide", "is", "high.", "U.S.", "no.", "5", "a.", "It...", "(so?)", "[1]", "[2,", "3].", "[9", "]", "【1】",
+     "【2", "†x】", "\n", "\n\n", "\n- ", "\n1. ", "# Head", '"Stop."', "!", "。", "Then", "the harbour office opens",
+     "   "]
+)  # fmt: skip
+
+
+@given(st.lists(words, min_size=20, max_size=80).map(" ".join) | st.lists(words, max_size=120).map("".join), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_text_that_grows_is_read_as_if_it_was_read_anew(text: str, data: st.DataObject) -> None:
+    growing, done = Growing(3), 0
+    lag = data.draw(st.integers(1, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(citations, "SETTLES_AFTER", 0)
+        for end in range(0, len(text) + 3, 3):
+            found = growing.statements(text[:end], done)
+            assert growing.settled <= done
+            assert found == parse(text[:end], 3)[growing.settled :]
+            done = max(done, growing.settled + len(found) - lag)
+
+
+def test_of_a_text_that_grows_little_is_read_anew() -> None:
+    text = "".join(f"The tide number {n} is high [1]. " for n in range(200))
+    growing, done = Growing(3), 0
+    longest = 0
+    for end in range(0, len(text), 7):
+        found = growing.statements(text[:end], done)
+        longest = max(longest, sum(len(statement.text) for statement in found))
+        done = max(done, growing.settled + len(found) - 1)
+    assert growing.settled + len(found) == 200
+    assert longest < 2 * SETTLES_AFTER

@@ -16,7 +16,17 @@ from llamabda.identifiers import MAX_CHARS, MAX_IDS, identity, is_id_key, mentio
         ("which mitigations for T1406?", ("t1406",)),
         ("o que é M1006, e T1406.001?", ("m1006", "t1406.001")),
         ("Is (CVE-2024-1234) fixed in v1.2.3.", ("cve-2024-1234", "v1.2.3")),
-        ("CVE\u20112024\u20111234 or A320\u2013200", ("cve-2024-1234", "a320-200")),  # typeset hyphen and dash
+        ("CVE\u20112024\u20111234 or A320\u2013200", ("cve-2024-1234", "a320-200", "a320")),  # typeset hyphen and dash
+        ("T1406\u2014which mitigations?", ("t1406",)),
+        ("T1406\u2015T1410", ("t1406", "t1410")),
+        ("T1406\ufe58T1410", ("t1406", "t1410")),  # a small long dash
+        ("T1406\u2013T1410", ("t1406-t1410", "t1406", "t1410")),
+        ("T1406\u2013which?", ("t1406-which", "t1406")),
+        ("T1406-related", ("t1406-related", "t1406")),
+        ("técnica-T1406", ("tecnica-t1406", "t1406")),
+        ("What is T1406.Is it bad", ("t1406.is", "t1406")),
+        ("INC-42.pdf", ("inc-42.pdf", "inc-42")),
+        ("A1/B2-like.C3", ("a1/b2-like.c3", "a1", "b2-like.c3", "b2-like", "b2", "c3")),
         ("INC-42's owner", ("inc-42",)),
         ("order_7b", ("order_7b",)),
         ("T1406/T1407", ("t1406/t1407", "t1406", "t1407")),
@@ -35,6 +45,21 @@ def test_ids_are_words_of_letters_and_digits(question, ids):
 
 def test_of_many_ids_the_first_count():
     assert mentioned(" ".join(f"x{n}" for n in range(50))) == tuple(f"x{n}" for n in range(MAX_IDS))
+
+
+NAMED = tuple(f"t{n}" for n in range(MAX_IDS))
+
+
+@pytest.mark.parametrize("joint", ["/", "\u2013"])
+def test_a_list_takes_no_place_of_what_is_listed(joint):
+    assert mentioned(joint.join(NAMED)) == NAMED
+    assert mentioned(f"{' '.join(NAMED[:-2])} {joint.join(NAMED[-2:])}") == NAMED
+
+
+def test_parts_take_no_place_of_whole_words():
+    unique = "550e8400-e29b-41d4-a716-446655440000"
+    others = NAMED[:-1]
+    assert mentioned(f"{unique} {' '.join(others)}") == (unique, *others)
 
 
 ID = st.from_regex(r"[A-Za-zçßİ]{1,5}([-._/]?[0-9]{1,4}){1,3}", fullmatch=True)

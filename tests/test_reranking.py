@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from llamabda.admission import Admission
-from llamabda.ask import REFUSALS, Ask
+from llamabda.ask import REFUSALS, Ask, Retrieved, last
 from llamabda.errors import DependencyFailed
 from llamabda.ports import Reranker
 from llamabda.reranking import RERANK_CANDIDATES, RERANK_SECONDS, RERANK_SHARE, reranked
@@ -26,13 +26,13 @@ class Shortest:
     """The fewer characters, the better; 0 for three. Scores `most` texts, as if the time was over then."""
 
     most: int = 10_000
-    fails: bool = False
+    fails: Exception | None = None
     asked: list[tuple[str, tuple[str, ...], float]] = field(default_factory=list)  # question, texts, seconds
 
     def scores(self, question: str, texts: Sequence[str], *, deadline: Deadline) -> NDArray[np.float32]:
         self.asked.append((question, tuple(texts), deadline.remaining()))
-        if self.fails:
-            raise DependencyFailed("the reranker broke", dependency="reranker")
+        if self.fails is not None:
+            raise self.fails
         return np.array([3 - len(text) for text in texts[: self.most]], np.float32)
 
 
@@ -152,9 +152,16 @@ def test_when_hardly_any_was_read_in_time_nothing_changes(scored: int) -> None:
     assert reranked(Shortest(most=scored), "?", hits, limit=2, deadline=Deadline.after(60)) == hits[:2]
 
 
-def test_a_reranker_that_fails_changes_nothing_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [DependencyFailed("the reranker broke", dependency="reranker"), IndexError("the reranker broke")],
+    ids=["as promised", "as nobody foresaw"],
+)
+def test_a_reranker_that_fails_changes_nothing_and_is_logged(
+    failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="llamabda"):
-        names = found(search_over(LONG, MIDDLE, SHORT, reranker=Shortest(fails=True)))
+        names = found(search_over(LONG, MIDDLE, SHORT, reranker=Shortest(fails=failure)))
     assert names == ["long", "middle", "short"]
     assert "the reranker broke" in caplog.text
 
@@ -190,6 +197,23 @@ def test_what_is_refused_does_not_depend_on_the_reranker() -> None:
     assert answer(ask_over(beside, reranker=None), top_k=1) == REFUSALS["en"]
     none = [replace(c, text="Coffee beans are black.") for c in (answers, beside)]
     assert answer(ask_over(*none, reranker=Shortest()), top_k=1) == REFUSALS["en"]
+
+
+def test_what_a_reranker_puts_first_and_states_nothing_is_no_refusal() -> None:
+    answers = chunk("a", "Green tea leaves are brewed at eighty degrees for three minutes.")
+    heading = chunk("b", "# Tea")
+    assert answer(ask_over(answers, heading, reranker=None), top_k=1) == f"{answers.text} [1]"
+    events = list(
+        ask_over(answers, heading, reranker=Shortest()).events(
+            QUESTION, tenants=["t"], top_k=1, max_tokens=50, mode="extractive", deadline=Deadline.after(60)
+        )
+    )
+    lists = [[hit.chunk.doc_id for hit in event.hits] for event in events if isinstance(event, Retrieved)]
+    assert lists == [["b"], ["a"]]
+    reply = last(events)
+    assert reply.answer == f"{answers.text} [1]"
+    assert [(c.n, c.hit.chunk.doc_id) for c in reply.citations] == [(1, "a")]
+    assert answer(ask_over(heading, chunk("c", "# Green tea leaves"), reranker=Shortest()), top_k=1) == REFUSALS["en"]
 
 
 def test_passages_are_read_in_the_rerankers_order() -> None:

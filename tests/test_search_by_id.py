@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from llamabda import filters
+from llamabda.adapters.sqlite import filtering, masks
 from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.index import SqliteIndex
 from llamabda.admission import Admission
 from llamabda.ask import Ask
-from llamabda.errors import DependencyFailed
 from llamabda.filters import Filter
-from llamabda.search import CANDIDATES, Search
+from llamabda.search import CANDIDATES, CANDIDATES_PER_HIT, WIDER, Search
 from llamabda.types import Chunk, Deadline, Hit, Reply, ScoredChunk, TextMatches
 from tests.ask_fakes import LiveGenerations, chunk, word_space
 from tests.fakes import WordEmbedder
@@ -201,7 +201,8 @@ def test_a_mere_reference_is_not_enough_for_what_has_nothing_to_do_with_it(tmp_p
 
 
 def test_after_the_deadline_no_further_id_is_looked_up(tmp_path):
-    collection = Collection(tmp_path, TECHNIQUE)
+    """The hits of the plain search are there by then: they are worth more than an error, which this once was."""
+    collection = Collection(tmp_path, WORDS, CHILD, TECHNIQUE)
     deadline = Deadline.after(60)
     asked = collection.counted.search_text
 
@@ -210,8 +211,60 @@ def test_after_the_deadline_no_further_id_is_looked_up(tmp_path):
         return asked(*args, **more)  # type: ignore[arg-type]  # passed on as it came
 
     collection.counted.search_text = late  # type: ignore[method-assign]  # time passes while it searches
-    with pytest.raises(DependencyFailed, match="deadline"):
-        collection.found("what is T1406?", deadline=deadline)
+    hits = collection.hits("which mitigations for T1406?", deadline=deadline)
+    assert [hit.chunk.id for hit in hits] == collection.found("which mitigations for zzzz?")
+    assert {hit.named for hit in hits} == {0}
+    assert collection.counted.searches[:2] == ["text", "vector"]
+    assert len(collection.counted.searches) == 4  # two of them of the question without an id
+
+
+def test_hits_are_found_without_ids_when_time_is_over_among_them(tmp_path):
+    collection = Collection(tmp_path, WORDS, CHILD, TECHNIQUE)
+    deadline = Deadline.after(60)
+    asked = collection.counted.search_vector
+
+    def late(*args: object, **more: object) -> Sequence[ScoredChunk]:
+        if len(collection.counted.searches) > 3:  # the first by id
+            object.__setattr__(deadline, "at", 0.0)
+        return asked(*args, **more)  # type: ignore[arg-type]  # passed on as it came
+
+    collection.counted.search_vector = late  # type: ignore[method-assign]  # time passes while it searches
+    hits = collection.hits("which mitigations for T1406?", deadline=deadline)
+    assert hits[0].chunk.id == "c#1.0"
+    assert {hit.named for hit in hits} == {0}
+
+
+def test_each_filter_of_a_question_is_evaluated_once(tmp_path, monkeypatch):
+    collection = Collection(tmp_path, WORDS, CHILD, TECHNIQUE)
+    evaluated = []
+
+    def counted(db: object, tenant: str, filter: Filter) -> object:
+        evaluated.append(filter)
+        return filtering.matching(db, tenant, filter)  # type: ignore[arg-type]  # passed on as it came
+
+    monkeypatch.setattr(masks, "matching", counted)
+    wanted = filters.parse({"state": {"$ne": "draft"}})
+    collection.found("which mitigations for T1406, T1406.001?", filter=wanted)
+    assert evaluated.count(wanted) == 1
+    assert len(evaluated) == len({repr(one) for one in evaluated}) == 1 + 1 + 2 * 2  # itself, any id, each id twice
+
+
+def test_only_searches_that_lost_hits_are_made_wider(tmp_path):
+    collection = Collection(tmp_path, WORDS, TECHNIQUE)
+    collection.add(replace(WORDS, generation=2))
+    limits: list[tuple[bool, int]] = []
+    asked = collection.counted.search_text
+
+    def noted(*args: object, **more: object) -> TextMatches:
+        limits.append((more["filter"] is None, more["limit"]))  # type: ignore[arg-type]  # a number
+        return asked(*args, **more)  # type: ignore[arg-type]  # passed on as it came
+
+    collection.counted.search_text = noted  # type: ignore[method-assign]  # to look on
+    assert collection.found("which mitigations for T1406?", top_k=3)[0] == "a#1.0"
+    narrow = CANDIDATES_PER_HIT * 3
+    assert limits == [
+        (True, CANDIDATES), (False, narrow), (False, narrow), (True, CANDIDATES * WIDER), (True, CANDIDATES * WIDER**2)
+    ]  # fmt: skip
 
 
 def test_an_index_that_was_made_without_ids_gets_them_when_it_is_opened(tmp_path):

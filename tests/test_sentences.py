@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamabda import sentences as module
 from llamabda.sentences import LONGEST, OPENING, opening, sentences
 
 
@@ -73,3 +76,18 @@ def test_spans_are_in_order_and_lose_nothing_but_white_space(text: str) -> None:
         assert span.end - span.start <= LONGEST
         at = span.end
     assert not text[at:].strip()
+
+
+@pytest.mark.timeout(60)  # what takes the square of the length takes most of an hour
+@pytest.mark.parametrize("run", [".", "…", "?!", ". "])
+def test_a_long_run_of_stops_is_read_once(run: str) -> None:
+    assert sentences("The tide " + run * 200_000 + "x is high.")
+
+
+@given(st.text(alphabet=st.sampled_from("aB1.!?… \n\"')][*_。"), max_size=40))
+def test_stops_are_those_that_every_place_would_be_tried_for(text: str) -> None:
+    everywhere = re.compile(module._STOP.pattern.replace("(?<![.!?…])", ""))
+    assert everywhere.pattern != module._STOP.pattern
+    for start in {0, *(i + 1 for i, c in enumerate(text) if c == "\n")}:
+        found = [match.span() for match in module._STOP.finditer(text, start)]
+        assert found == [match.span() for match in everywhere.finditer(text, start)]

@@ -267,6 +267,30 @@ def test_a_filter_acts_before_the_best_are_taken_and_leaves_scores_as_they_are(i
     assert some.bound == everything.bound
 
 
+def test_a_filter_that_was_asked_before_sees_what_was_written_since(index):
+    wanted = {"$and": [{"n": {"$gte": 1}}, {"state": {"$ne": "draft"}}]}
+    add(index, tagged({"n": 1}, "a"), tagged({"n": 1, "state": "draft"}, "b"))
+    for _ in range(2):
+        assert both(index, wanted) == ["a"]
+    add(index, tagged({"n": 2}, "c"))
+    assert both(index, wanted) == ["a", "c"]
+    index.delete([GenerationKey("t", "a", 1)])
+    assert both(index, wanted) == ["c"]
+    assert both(index, {"n": {"$gte": 1}}) == ["b", "c"]
+    assert both(index, wanted, tenants=("t", "nobody")) == ["c"]
+
+
+def test_a_part_that_was_asked_alone_counts_in_the_whole(index):
+    add(index, *(tagged({"n": n, "even": n % 2 == 0}, f"{n}") for n in range(6)))
+    even, few, none = {"even": True}, {"n": {"$lt": 3}}, {"n": 9}
+    assert both(index, even) == ["0", "2", "4"]
+    assert both(index, {"$and": [even, few]}) == ["0", "2"]
+    assert both(index, few) == ["0", "1", "2"]
+    assert both(index, {"$and": [few, even, {"n": {"$ne": 0}}]}) == ["2"]
+    assert both(index, none) == []
+    assert both(index, {"$and": [none, even, {"n": {"$gte": 0}}]}) == []
+
+
 def test_a_filter_never_reaches_another_tenant(index):
     add(index, tagged({"a": 1}, "mine"), tagged({"a": 1}, "theirs", tenant="u"))
     assert both(index, {"a": 1}) == ["mine"]

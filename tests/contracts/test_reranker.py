@@ -217,6 +217,43 @@ def test_a_model_that_cannot_be_run_is_a_failed_dependency(made, tmp_path):
         scores(reranker, ["word " * 200])
 
 
+class Answering:
+    """A session whose network gives this, whatever it is asked."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def run(self, outputs, given):
+        return [self.answer]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 2), (0, 1)], ids=str)
+def test_scores_of_another_shape_are_a_failed_dependency(made, shape):
+    reranker = OnnxReranker(made["bert"][1], threads=1)
+    reranker._session = Answering(np.zeros(shape, np.float32))
+    with pytest.raises(DependencyFailed, match=f"the shape {re.escape(str(shape))} for a pair"):
+        scores(reranker, TEXTS)
+
+
+def test_a_question_that_the_tokenizer_fails_at_is_a_failed_dependency(made):
+    reranker = OnnxReranker(made["bert"][1], threads=1)
+
+    class Failing:
+        def encode(self, text, **options):
+            raise IndexError("beyond the vocabulary")
+
+    reranker._tokenizer = Failing()
+    with pytest.raises(DependencyFailed, match="beyond the vocabulary"):
+        scores(reranker, TEXTS)
+
+
+def test_scores_while_the_process_ends_are_a_failed_dependency(made):
+    reranker = OnnxReranker(made["bert"][1], threads=1)
+    reranker._pool.shutdown()
+    with pytest.raises(DependencyFailed, match="failed"):
+        scores(reranker, TEXTS)
+
+
 @pytest.mark.parametrize("damaged", ["model.onnx", "tokenizer.json", "reranker.json"])
 def test_a_damaged_or_missing_file_is_named(tmp_path, made, damaged):
     shutil.copytree(made["bert"][1], tmp_path / "model")

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from llamabda import citations, prompt, support
 from llamabda.admission import Admission
 from llamabda.citations import Part
-from llamabda.draft import Draft, read
+from llamabda.draft import Draft, Passages, read
 from llamabda.errors import LlamabdaError
 from llamabda.filters import Filter
 from llamabda.language import Language, language
@@ -20,7 +20,7 @@ from llamabda.ports import Generation, Generator
 from llamabda.search import Search, SearchResult
 from llamabda.types import Citation, Deadline, FinishReason, Hit, Mode, Reply, Usage, Weights
 
-RESERVE_SECONDS = 1.0  # kept from the generator, to check its last sentence and send the reply
+RESERVE_SECONDS = 1.0  # kept from the generator: half to check its last sentences, half to send the reply
 LEAST_SECONDS = 3.0  # with less time left there is no use in starting to generate
 
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "deadline": "deadline"}
@@ -133,6 +133,9 @@ class Ask:
     ) -> Iterator[Event]:
         """Retrieved, then Extract when the model may still say more, then Deltas, then the Reply.
 
+        A citation's number is a place in the hits that were Retrieved. They are so once more when those that a reranker
+        put first state nothing: the answer is from what was found without it then, and so are its numbers.
+
         Busy, before anything else, when the model is wanted and too many wait for it already. What fails while it
         writes comes through in mode "generated" only; else the extract answers.
         """
@@ -150,13 +153,13 @@ class Ask:
                 yield from _whole(_refusal(spoken, clock))
                 return
 
-            passages = read(question, found.hits, embedder, deadline)
-            parts = [Part(s.content.text, (s.hit,)) for s in passages.extract]
-            answer, cited = citations.assemble(parts, found.hits)
+            passages, answer, cited = _extract(question, found, deadline)
             clock.lap("extract")
             if not cited:
                 yield from _whole(_refusal(spoken, clock))
                 return
+            if passages.hits is not found.hits:
+                yield Retrieved(passages.hits)
             reply = Reply(answer, True, "extractive", "stop", cited, None, Usage(), clock.total())
             if generator is None:
                 yield from _whole(reply)
@@ -166,8 +169,8 @@ class Ask:
                 yield from _whole(replace(reply, finish_reason="deadline", timings=clock.total()))
                 return
 
-            draft = Draft(passages, embedder)
-            asked = prompt.build(question, [hit.chunk.text for hit in found.hits], language=spoken)
+            draft = Draft(passages, embedder, Deadline(deadline.at - RESERVE_SECONDS / 2))
+            asked = prompt.build(question, [hit.chunk.text for hit in passages.hits], language=spoken)
             generation: Generation | None = None
             said = _Said()
             try:
@@ -177,7 +180,7 @@ class Ask:
                 if leaving is not None:
                     leaving.hold(generation)
                 for _ in draft.accepted(generation):
-                    yield from said.more(*citations.assemble(draft.parts, found.hits))
+                    yield from said.more(*citations.assemble(draft.parts, passages.hits))
             except LlamabdaError:
                 if mode == "generated":
                     raise
@@ -240,6 +243,20 @@ class _Clock:
         return {**self.timings, "total": 1000 * (time.perf_counter() - self.began)}
 
 
+def _extract(question: str, found: SearchResult, deadline: Deadline) -> tuple[Passages, str, tuple[Citation, ...]]:
+    """What the hits answer. When a reranker's best state nothing, what those from before it do: refusing is not its."""
+    passages = read(question, found.hits, found.embedder, deadline)
+    answer, cited = _cited(passages)
+    if not cited and found.before is not None:
+        passages = read(question, found.before, found.embedder, deadline)
+        answer, cited = _cited(passages)
+    return passages, answer, cited
+
+
+def _cited(passages: Passages) -> tuple[str, tuple[Citation, ...]]:
+    return citations.assemble([Part(s.content.text, (s.hit,)) for s in passages.extract], passages.hits)
+
+
 def _refusal(spoken: Language, clock: _Clock) -> Reply:
     return Reply(REFUSALS[spoken], False, "extractive", "stop", (), None, Usage(), clock.total())
 
@@ -255,7 +272,7 @@ def _finished(
     clock.timings["queue"] = max(0.0, clock.timings["queue"] - sum(written.values()))  # what is left was waiting
     clock.timings.update(written)
     usage = Usage(generation.prompt_tokens, generation.cached_tokens, generation.completion_tokens)
-    finish = _FINISH.get(generation.finish_reason, "stop")
+    finish = "deadline" if draft.late else _FINISH.get(generation.finish_reason, "stop")
     reply = replace(extractive, model=generator.name or None, usage=usage, finish_reason=finish, timings=clock.total())
     if not draft.parts:
         return reply

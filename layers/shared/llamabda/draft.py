@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llamabda import citations, support
+from llamabda import support
 from llamabda.analysis import tokens, words
-from llamabda.citations import Part, Statement
+from llamabda.citations import Growing, Part, Statement
 from llamabda.claims import Text, supports
 from llamabda.fusion import above
 from llamabda.language import is_function_word
@@ -76,33 +76,44 @@ class Draft:
 
     passages: Passages
     embedder: Embedder
+    deadline: Deadline  # for holding sentences against the passages
+    late: bool = False  # it passed before all of them were
     parts: list[Part] = field(default_factory=list)
     check_ms: float = 0.0  # spent on holding sentences against the passages
 
     def accepted(self, generation: Generation) -> Iterator[Part]:
-        """Each supported sentence, once the next begins. Stops when the model repeats itself."""
+        """Each supported sentence, once the next begins. Stops when the model repeats itself, and at the deadline."""
         text = ""
         done = 0
+        growing = Growing(len(self.passages.hits))
         seen: set[str] = set()
         for piece in generation:
             text += piece
             if _loops(text):
                 return
-            statements = citations.parse(text, len(self.passages.hits))
+            statements = growing.statements(text, done)
             if not any(map(str.isalpha, statements[-1].text if statements else "")):
                 continue  # no next sentence has begun: the last may still grow, or get its number
-            for statement in statements[done:-1]:
+            for statement in statements[done - growing.settled : -1]:
                 if statement.text in seen:
                     return
                 seen.add(statement.text)
+                if self._over():
+                    return
                 yield from self._taken(statement)
-            done = max(done, len(statements) - 1)
-        statements = citations.parse(text, len(self.passages.hits))
+            done = max(done, growing.settled + len(statements) - 1)
+        statements = growing.statements(text, done)
         if generation.finish_reason != "stop" and not _ENDED.search(text):
             statements = statements[:-1]  # cut off in the middle of a sentence
-        for statement in statements[done:]:
+        for statement in statements[done - growing.settled :]:
             if statement.text not in seen:
+                if self._over():
+                    return
                 yield from self._taken(statement)
+
+    def _over(self) -> bool:
+        self.late = self.deadline.passed()
+        return self.late
 
     def _taken(self, statement: Statement) -> list[Part]:
         began = time.perf_counter()

@@ -2,8 +2,9 @@
 
 **In a question** a word is an id when letters and digits are mixed in it, with `.`, `-`, `_` or `/` between them if
 need be: T1406, T1406.001, CVE-2024-1234, INC-42, A320-200. Plain words and plain numbers are none: too much is called
-"harbour" or "7". Of "T1406/T1407" the whole and both parts are taken. Neither case nor accents count, and a dash is
-a hyphen.
+"harbour" or "7". Of "T1406/T1407", "T1406–T1410", "T1406-related" and "T1406.Is it" the whole is taken, which may be an
+id, and then those parts that are ids. Neither case nor accents count. A long dash stands between words; every other
+dash is a hyphen.
 
 **A document** is known by
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llamabda.filters import Has
@@ -29,9 +30,12 @@ MAX_IDS = 8  # of one question: each costs searches of its own
 MAX_CHARS = 128  # what is longer is data that was pasted
 
 _ID = r"[^\W_]+(?:[-._/][^\W_]+)*"
-_WORD = re.compile(_ID)
+_WORD = re.compile(_ID.replace("-", "-\u2013", 1))
 _VALUE = re.compile(rf"[\W_]*({_ID})[\W_]*")
+_JOINTS = tuple(map(re.compile, (r"/", r"\u2013", r"\.(?=[^\W\d_])", r"-")))  # from the loosest to the closest
+_LISTS = _JOINTS[:2]  # what these join is rather several ids than one
 _DASHES = dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-")
+_ASKED_DASHES = {**_DASHES, 0x2013: "\u2013", 0x2014: " ", 0x2015: " "}
 _ID_KEY = re.compile(r"(?:(?:^|[\W_])(?:ids?|Ids?|IDs?|IDS)|(?<=[^\W\dA-Z_])I[dD][sS]?|(?<=\d)I[dD][sS]?)")
 _FOLDERS = re.compile(r"[/\\:]")
 _ENDING = re.compile(r"\.[a-z][a-z0-9]{0,4}$")
@@ -53,14 +57,19 @@ class Identity:
 
 
 def mentioned(question: str) -> tuple[str, ...]:
-    """The ids in a question, folded, in order, each once, at most `MAX_IDS`."""
-    found: dict[str, None] = {}
-    for match in _WORD.finditer(_fold(question)):
-        whole = match.group()
-        for word in (whole, *whole.split("/")):
-            if _is_id(word):
-                found[word] = None
-    return tuple(found)[:MAX_IDS]
+    """The ids in a question, folded, in order, each once, at most `MAX_IDS`.
+
+    When there are more, words and what is listed in them come before what else is in them, and that before the lists
+    as a whole.
+    """
+    found: dict[str, int] = {}
+    for match in _WORD.finditer(_bare(unicodedata.normalize("NFKC", question).translate(_ASKED_DASHES))):
+        for word, rank in _parts(match.group(), _JOINTS):
+            plain = word.translate(_DASHES)
+            if _is_id(plain):
+                found[plain] = min(rank, found.get(plain, rank))
+    chosen = frozenset(sorted(found, key=lambda one: found[one])[:MAX_IDS])
+    return tuple(one for one in found if one in chosen)
 
 
 def identity(doc_id: str, metadata: Metadata) -> Identity:
@@ -93,6 +102,19 @@ def known(identifier: str) -> Has:
     return Has(_ANY + identifier)
 
 
+def _parts(word: str, joints: Sequence[re.Pattern[str]], rank: int = 0) -> Iterator[tuple[str, int]]:
+    """A word and the parts of it, each with its rank: the lower, the likelier it is what is meant."""
+    for at, joint in enumerate(joints):
+        parts = joint.split(word)
+        if len(parts) > 1:
+            listed = joint in _LISTS and sum(map(_is_id, parts)) > 1
+            yield word, 2 if listed else rank
+            for part in parts:
+                yield from _parts(part, joints[at + 1 :], rank if listed else max(rank, 1))
+            return
+    yield word, rank
+
+
 def _ids(value: object) -> Iterator[str]:
     for element in value if isinstance(value, list | tuple) else (value,):
         if isinstance(element, str) and (match := _VALUE.fullmatch(_fold(element))) and _is_id(match[1]):
@@ -104,5 +126,9 @@ def _is_id(word: str) -> bool:
 
 
 def _fold(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", text).translate(_DASHES).casefold()
-    return "".join(c for c in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(c))
+    return _bare(unicodedata.normalize("NFKC", text).translate(_DASHES))
+
+
+def _bare(text: str) -> str:
+    """Without case and accents."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))

@@ -25,7 +25,7 @@ def reranked(
 
     Hits whose documents an id in the question names stay at the top as they are, and are not read. Those that time does
     not suffice for, within RERANK_SECONDS and RERANK_SHARE of what is left, follow behind the others as they were: it
-    is as if fewer had been candidates. When the reranker fails, all stay as they were.
+    is as if fewer had been candidates. When the reranker fails, however it does, all stay as they were.
 
     `Hit.score` of those that were read is 1 / (1 + exp(-score)). For scores to fall from the first to the last, those
     of hits above are raised to them and those of hits below lowered. `text_score` and `cosine` stay.
@@ -37,8 +37,8 @@ def reranked(
     until = Deadline.after(min(RERANK_SECONDS, RERANK_SHARE * deadline.remaining()))
     try:
         scores = reranker.scores(question, [hit.chunk.text for hit in candidates], deadline=until)
-    except LlamabdaError as exc:
-        log.warning("hits stay as they were found: %s", exc.message)
+    except Exception as exc:  # noqa: BLE001  whatever it is: a better order is no reason to answer nothing
+        log.warning("hits stay as they were found: %s", exc.message if isinstance(exc, LlamabdaError) else repr(exc))
         return hits[:limit]
     if len(scores) < 2:
         return hits[:limit]

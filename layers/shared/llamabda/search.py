@@ -68,7 +68,8 @@ class Search:
 
         Documents that are known by an id which stands in the question come first (`lookup.named_first`); an id that no
         document is known by changes nothing. A reranker then orders the others anew (`reranking.reranked`).
-        DependencyFailed when the deadline passed.
+        DependencyFailed when the deadline passed before there was anything to show. When it passes while ids are looked
+        up, the hits are those that are found without them.
         """
         began = time.perf_counter()
         _in_time(deadline, "embedder")
@@ -78,23 +79,29 @@ class Search:
         embedded = time.perf_counter()
         reranker = self.reranker() if self.reranker is not None else None
         best = top_k if reranker is None else max(top_k, RERANK_CANDIDATES)
-        limit = max(CANDIDATES, CANDIDATES_PER_HIT * top_k)
+        ask = _Asker(index, question, vector, tenants, deadline)
+        plain = _Lookup(filter, max(CANDIDATES, CANDIDATES_PER_HIT * top_k))
+        _in_time(deadline, "index")
+        ask(plain)
         ids = identifiers.mentioned(question)
-        narrowed = _narrowed(index, ids, vector, tenants, filter) if ids else []
-        fused = partial(fuse, background=embedder.background, ceiling=embedder.ceiling, weights=weights)
-        hits: list[Hit] = []
+        narrowed = ask.narrowed(ids, filter, CANDIDATES_PER_HIT * best) if ids else []
         for _ in range(ROUNDS):
-            wanted = [filter, *narrowed]
-            (found, *by_id), dropped = self._live(index, question, vector, tenants, limit, wanted, deadline)
-            hits = fused(*found, limit=best)
-            if narrowed:
-                texts, nearest = _joined(by_id, found[0].bound)
-                every = len(texts.matches) + len(nearest)
-                named = fused(texts, nearest, limit=every, whole=found[0])
-                hits = named_first(ids, named, hits, limit=best)
-            if not dropped:
+            if plain.found is None:
+                _in_time(deadline, "index")
+                ask(plain)
+            if not ask.all(narrowed):
+                narrowed = []  # what was found without the ids is better than nothing
+            if not (lost := self._lost([plain, *narrowed])):
                 break
-            limit *= WIDER
+            for lookup in lost:
+                lookup.widen()
+        fused = partial(fuse, background=embedder.background, ceiling=embedder.ceiling, weights=weights)
+        hits: list[Hit] = fused(*plain.live, limit=best)
+        if narrowed:
+            texts, nearest = _joined([lookup.live for lookup in narrowed], plain.live[0].bound)
+            every = len(texts.matches) + len(nearest)
+            named = fused(texts, nearest, limit=every, whole=plain.live[0])
+            hits = named_first(ids, named, hits, limit=best)
         done = time.perf_counter()
         timings = {"embed": 1000 * (embedded - began), "search": 1000 * (done - embedded)}
         if reranker is None:
@@ -103,61 +110,85 @@ class Search:
         timings["rerank"] = 1000 * (time.perf_counter() - done)
         return SearchResult(tuple(ordered), timings, embedder, before=tuple(hits[:top_k]))
 
-    def _live(
-        self,
-        index: Index,
-        question: str,
-        vector: NDArray[np.float32],
-        tenants: Sequence[str],
-        limit: int,
-        filters: Sequence[Filter | None],
-        deadline: Deadline,
-    ) -> tuple[list[_Found], bool]:
-        """Both searches for each filter without what is not live, and whether anything was not."""
-        searches: list[_Found] = []
-        for wanted in filters:
-            _in_time(deadline, "index")
-            matches = index.search_text(question, tenants=tenants, limit=limit, filter=wanted)
-            nearest = index.search_vector(vector, tenants=tenants, limit=limit, filter=wanted)
-            searches.append((matches, nearest))
-        found = [m for matches, nearest in searches for m in (*matches.matches, *nearest)]
+    def _lost(self, lookups: Sequence[_Lookup]) -> list[_Lookup]:
+        """Takes from what was found what is not live, and tells which of the searches lost hits by it."""
         # asked once, after all searches, so that of no document two versions are shown; what went live in between is
         # missed now and found by the next search
-        live = self.catalog.live({(m.chunk.tenant, m.chunk.doc_id) for m in found})
+        live = self.catalog.live({(c.tenant, c.doc_id) for lookup in lookups for c in lookup.chunks()})
 
         def is_live(chunk: Chunk) -> bool:
             return live.get((chunk.tenant, chunk.doc_id)) == chunk.generation
 
-        kept: list[_Found] = [
-            (
-                TextMatches(tuple(m for m in matches.matches if is_live(m.chunk)), matches.bound),
-                [n for n in nearest if is_live(n.chunk)],
-            )
-            for matches, nearest in searches
-        ]
-        return kept, sum(len(matches.matches) + len(nearest) for matches, nearest in kept) < len(found)
+        return [lookup for lookup in lookups if lookup.keep(is_live)]
 
 
-def _narrowed(
-    index: Index,
-    ids: Sequence[str],
-    vector: NDArray[np.float32],
-    tenants: Sequence[str],
-    filter: Filter | None,
-) -> list[Filter]:
-    """What leads to the documents that are known by one of these ids; nothing when there is none.
+@dataclass(slots=True)
+class _Lookup:
+    """Both searches with one filter."""
 
-    Each id is a search of its own, and once more for the documents that are this id: a thousand chunks that refer to
-    something must not crowd out the one that is meant.
-    """
+    filter: Filter | None
+    limit: int
+    found: _Found | None = None  # None: to be searched
+    live: _Found = (TextMatches((), 0.0), ())
 
-    def within(further: Filter) -> Filter:
-        return further if filter is None else And((filter, further))
+    def chunks(self) -> list[Chunk]:
+        matches, nearest = self.found or self.live
+        return [found.chunk for found in (*matches.matches, *nearest)]
 
-    anywhere = within(Or(tuple(identifiers.known(one) for one in ids)))
-    if not index.search_vector(vector, tenants=tenants, limit=1, filter=anywhere):
-        return []
-    return [within(which(one)) for one in ids for which in (identifiers.own, identifiers.known)]
+    def keep(self, is_live: Callable[[Chunk], bool]) -> bool:
+        """Whether anything was found that is not live."""
+        matches, nearest = self.found or self.live
+        self.live = (
+            TextMatches(tuple(m for m in matches.matches if is_live(m.chunk)), matches.bound),
+            [n for n in nearest if is_live(n.chunk)],
+        )
+        return len(self.live[0].matches) + len(self.live[1]) < len(matches.matches) + len(nearest)
+
+    def widen(self) -> None:
+        self.limit *= WIDER
+        self.found = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    index: Index
+    question: str
+    vector: NDArray[np.float32]
+    tenants: Sequence[str]
+    deadline: Deadline
+
+    def __call__(self, lookup: _Lookup) -> None:
+        limit, filter = lookup.limit, lookup.filter
+        matches = self.index.search_text(self.question, tenants=self.tenants, limit=limit, filter=filter)
+        nearest = self.index.search_vector(self.vector, tenants=self.tenants, limit=limit, filter=filter)
+        lookup.found = matches, nearest
+
+    def all(self, lookups: Sequence[_Lookup]) -> bool:
+        """Searches those that were not; False when there was no time for all of them."""
+        for lookup in lookups:
+            if lookup.found is None:
+                if self.deadline.passed():
+                    return False
+                self(lookup)
+        return True
+
+    def narrowed(self, ids: Sequence[str], filter: Filter | None, limit: int) -> list[_Lookup]:
+        """What leads to the documents that are known by one of these ids; nothing when there is none.
+
+        Each id is a search of its own, and once more for the documents that are this id: a thousand chunks that refer
+        to something must not crowd out the one that is meant.
+        """
+
+        def within(further: Filter) -> Filter:
+            return further if filter is None else And((filter, further))
+
+        if self.deadline.passed():
+            return []
+        anywhere = within(Or(tuple(identifiers.known(one) for one in ids)))
+        if not self.index.search_vector(self.vector, tenants=self.tenants, limit=1, filter=anywhere):
+            return []
+        which = (identifiers.own, identifiers.known)
+        return [_Lookup(within(named(one)), limit) for one in ids for named in which]
 
 
 def _joined(searches: Sequence[_Found], bound: float) -> _Found:

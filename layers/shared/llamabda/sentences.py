@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from llamabda.types import Span
 
@@ -38,7 +39,8 @@ _STARTERS = _set(
     "after o os as um uma em no na nos nas ele ela eles elas este esta esse essa isso isto mas e porém quando "
     "após com para por el la los las un en se il le les"
 )
-_STOP = re.compile(r"(?:[.!?…]+[\"'”’»)\]*_]*(?:\[\d+\])*(?=\s|$))|[。！？]+[」』”]*")
+# Each run of stops is tried once, from its first: else a run of dots takes the square of its length.
+_STOP = re.compile(r"(?:(?<![.!?…])[.!?…]+[\"'”’»)\]*_]*(?:\[\d+\])*(?=\s|$))|[。！？]+[」』”]*")
 _WORD_BEFORE = re.compile(r"([^\s(\[{\"'“”‘’«»]+)$")
 _OPENING = " \t\r\n\"'“”‘’«»([{*_-–—¿¡"
 _NEW_BLOCK = re.compile(r"\s*(?:#{1,6}\s|[-*+•▪]\s|\(?\d{1,3}[.)]\s|\(?[a-zA-Z][)]\s|>|\||```|~~~)")
@@ -47,19 +49,34 @@ _ENDED = re.compile(r"[.!?…:;][\"'”’»)\]*_]*\s*$")
 _ENUMERATOR = re.compile(r"\s*(?:\(?\d{1,3}|[a-zA-Z]|[ivxlcIVXLC]+)\.$")
 _NEXT_WORD = re.compile(r"[\s\"'“«(]*([^\W\d_]+)")
 _NUMBER = re.compile(r"\s*(?:\d|[IVXLC]+\b)")
+SEEN_AHEAD = 80  # code points after a stop that tell whether it ends a sentence
 _PAUSES = ("; ", ": ", " – ", " — ", ", ", "\n", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a sentence begins, white space included, and where the block does that it stands in."""
+
+    block: int
+    start: int
+
+
+BEGINNING = Place(0, 0)
 
 
 def sentences(text: str) -> list[Span]:
     """The sentences of a text in order, without the white space around them; none is empty, none overlaps another."""
-    spans: list[Span] = []
-    for block in _blocks(text):
-        for start, end in _stops(text, block):
+    return [span for _, span in sentences_from(text, BEGINNING)]
+
+
+def sentences_from(text: str, place: Place) -> Iterator[tuple[Place, Span]]:
+    """The sentences of a text from a place on, each with the place from which it would be found again."""
+    for block in _blocks(text, place.block):
+        for start, end in _stops(text, Span(max(block.start, place.start), block.end)):
             for piece in _cut(text, start, end):
                 span = _trim(text, *piece)
                 if span.start < span.end:
-                    spans.append(span)
-    return spans
+                    yield Place(block.start, start), span
 
 
 def opening(text: str) -> str:
@@ -78,11 +95,11 @@ def is_heading(text: str) -> bool:
     return _HEADING.match(text) is not None
 
 
-def _blocks(text: str) -> Iterator[Span]:
-    """Paragraphs, headings, list items, rows: what a sentence cannot reach across."""
-    start = position = 0
+def _blocks(text: str, first: int) -> Iterator[Span]:
+    """Paragraphs, headings, list items, rows: what a sentence cannot reach across. `first`: where one begins."""
+    start = position = first
     previous = ""
-    for line in text.splitlines(keepends=True):
+    for line in text[first:].splitlines(keepends=True):
         if previous and _breaks(previous, line):
             yield Span(start, position)
             start = position
@@ -113,7 +130,7 @@ def _stops(text: str, block: Span) -> Iterator[tuple[int, int]]:
 def _ends(text: str, start: int, match: re.Match[str], limit: int) -> bool:
     """Whether a stop is the end of the sentence that began at `start`."""
     mark = match.group()
-    rest = text[match.end() : min(limit, match.end() + 80)]
+    rest = text[match.end() : min(limit, match.end() + SEEN_AHEAD)]
     following = _first(rest)
     if mark[0] in "。！？" or not following:
         return True

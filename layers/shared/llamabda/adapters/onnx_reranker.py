@@ -57,25 +57,34 @@ class OnnxReranker:
         self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="rerank")
 
     def scores(self, question: str, texts: Sequence[str], *, deadline: Deadline) -> NDArray[np.float32]:
-        """(m,) float32: logits of the first m texts, all of them unless the deadline came before."""
+        """(m,) float32: logits of the first m texts, all of them unless the deadline came before.
+
+        DependencyFailed for whatever goes wrong in the tokenizer, the network or the threads, which end before the
+        process does.
+        """
         if not texts or deadline.passed():
             return np.empty(0, np.float32)
-        asked = self._tokens(question)[: int(QUESTION_SHARE * self._room)]
-        # Texts are begun in their order, so those that are begun in time stand before all others.
-        found = list(self._pool.map(partial(self._score, asked, deadline), texts))
+        try:
+            asked = self._tokens(question)[: int(QUESTION_SHARE * self._room)]
+            # Texts are begun in their order, so those that are begun in time stand before all others.
+            found = list(self._pool.map(partial(self._score, asked, deadline), texts))
+        except DependencyFailed:
+            raise
+        except Exception as exc:
+            raise DependencyFailed(f"the reranker {self._name} failed: {exc}", dependency="reranker") from exc
         return np.array(list(takewhile(lambda score: score is not None, found)), np.float32)
 
     def _score(self, asked: Sequence[int], deadline: Deadline, text: str) -> float | None:
         """None when the deadline has passed."""
         if deadline.passed():
             return None
-        try:
-            passage = self._tokens(text)[: self._room - len(asked)]
-            ids, types = self._frame.around(asked, passage)
-            given = {"input_ids": ids, "token_type_ids": types}
-            (logit,) = self._session.run(["logit"], {name: given[name] for name in self._inputs})
-        except Exception as exc:
-            raise DependencyFailed(f"the reranker {self._name} failed: {exc}", dependency="reranker") from exc
+        passage = self._tokens(text)[: self._room - len(asked)]
+        ids, types = self._frame.around(asked, passage)
+        given = {"input_ids": ids, "token_type_ids": types}
+        (logit,) = self._session.run(["logit"], {name: given[name] for name in self._inputs})
+        if logit.shape != (1, 1):
+            message = f"the reranker {self._name} gave scores of the shape {logit.shape} for a pair, not (1, 1)"
+            raise DependencyFailed(message, dependency="reranker")
         score = float(logit[0, 0])
         if not np.isfinite(score):
             raise DependencyFailed(f"the reranker {self._name} gave the score {score}", dependency="reranker")

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from llamabda import filters, identifiers
 from llamabda.adapters.sqlite import segments
 from llamabda.adapters.sqlite.database import Database
-from llamabda.adapters.sqlite.filtering import matching
-from llamabda.adapters.sqlite.shard import Mask, Shard, best_by_text, best_by_vector
+from llamabda.adapters.sqlite.masks import Masks
+from llamabda.adapters.sqlite.shard import Shard, best_by_text, best_by_vector
 from llamabda.analysis import query_terms, tokens
 from llamabda.errors import ConfigurationError, InvalidInput
 from llamabda.filters import Filter
@@ -68,6 +68,7 @@ class SqliteIndex:
         self._dim = dim
         self._shards: dict[str, Shard] = {}
         self._removals: dict[str, int] = {}
+        self._masks = Masks()
         self._lock = threading.Lock()
         database.script(_SCHEMA)
         with database.write() as db:
@@ -121,7 +122,7 @@ class SqliteIndex:
         terms = {segments.term_hash(term): content for term, content in query_terms(query).items()}
         with self._database.read() as db:
             shards = self._current(db, tenants)
-            found, bound = best_by_text(list(shards.values()), terms, limit, _wanted(db, shards, filter))
+            found, bound = best_by_text(list(shards.values()), terms, limit, self._masks.of(db, shards, filter))
             return TextMatches(_resolve(db, found), bound)
 
     def search_vector(
@@ -131,7 +132,7 @@ class SqliteIndex:
             raise InvalidInput(f"a query vector has the shape ({self._dim},), not {vector.shape}")
         with self._database.read() as db:
             shards = self._current(db, tenants)
-            found = best_by_vector(list(shards.values()), vector, limit, _wanted(db, shards, filter))
+            found = best_by_vector(list(shards.values()), vector, limit, self._masks.of(db, shards, filter))
             return _resolve(db, found)
 
     def chunks(self, key: GenerationKey, *, limit: int, after: int = -1) -> Sequence[Chunk]:
@@ -269,12 +270,6 @@ def _index_metadata(db: sqlite3.Connection) -> None:
         [(tenant, term, number) for tenant, number, doc_id, text in rows for term in _terms(doc_id, json.loads(text))],
     )
     db.execute("INSERT OR REPLACE INTO meta VALUES ('filters', ?)", (_TERMS_VERSION,))
-
-
-def _wanted(db: sqlite3.Connection, shards: Mapping[str, Shard], filter: Filter | None) -> list[Mask] | None:
-    if filter is None:
-        return None
-    return [shard.filtered(matching(db, tenant, filter)) for tenant, shard in shards.items()]
 
 
 def _changed(db: sqlite3.Connection, tenant: str, *, removed: bool) -> None:
