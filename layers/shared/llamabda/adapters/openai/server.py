@@ -27,6 +27,7 @@ from llamabda.types import Deadline
 logger = logging.getLogger("llamabda.generator")
 
 PROBE_SECONDS = 3.0  # for everything that costs a server no thought: its models, a tokenization
+MAX_NAME = 256  # characters of a model's
 REST_SECONDS = 5.0  # after a server was not reached, nobody waits for it for so long
 
 Kind: TypeAlias = Literal["llama-server", "vllm", "other"]
@@ -212,9 +213,14 @@ def chat(facts: Facts, messages: Sequence[Message]) -> dict[str, object]:
 
 
 def _models(listed: Mapping[str, object]) -> list[dict[str, object]]:
+    """Those with a name that can be shown: it goes into replies and logs."""
     data = listed.get("data")
     entries = data if isinstance(data, list) else []
-    return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str) and entry["id"]]
+    return [entry for entry in entries if isinstance(entry, dict) and _is_name(entry.get("id"))]
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
 
 
 def _size(value: object) -> int:
