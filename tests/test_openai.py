@@ -6,6 +6,7 @@ import logging
 import ssl
 import threading
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from itertools import repeat
@@ -289,6 +290,78 @@ def test_what_came_before_a_break_is_given():
     assert pieces == ["It is ", "high. "]
 
 
+@pytest.mark.parametrize("none", ["", "null", None])
+def test_a_reason_that_says_nothing_does_not_end_the_answer(none):
+    pieces = [event(delta(piece, none)) for piece in ("It ", "is ", "high.")]
+    with PlayingServer(sends(*pieces, event(delta("", "length")), DONE)).running() as server:
+        text, generation = answer(server)
+    assert (text, generation.finish_reason) == ("It is high.", "length")
+
+
+WHOLE = event(delta("It is ")) + event(delta("high.", "stop"))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        event({"usage": {"prompt_tokens": 3}}) + DONE,
+        event({"choices": None, "usage": {"prompt_tokens": 3}}) + DONE,
+        event({"usage": {"prompt_tokens": 3}}) + event({"error": {"message": "overloaded"}}),
+        event({"usage": {"prompt_tokens": 3}}) + b"data: oops\n\n",
+        event({"usage": {"prompt_tokens": 3}}) + b"data: " + b"x" * 1_000_001,
+    ],
+    ids=["no choices", "null choices", "an error", "no JSON", "endless"],
+)
+def test_what_follows_the_end_does_not_take_a_whole_answer_back(last):
+    with PlayingServer(sends(WHOLE, last)).running() as server:
+        text, generation = answer(server)
+    assert (text, generation.finish_reason, generation.prompt_tokens) == ("It is high.", "stop", 3)
+
+
+def test_a_reset_after_the_end_does_not_take_a_whole_answer_back():
+    read = threading.Event()
+
+    def play(visit):
+        visit.stream()
+        visit.send(WHOLE)
+        read.wait(FAR)
+        visit.reset()
+
+    with PlayingServer(play).running() as server:
+        generation = generator_at(server).generate(PROMPT, max_tokens=9, deadline=Deadline.after(FAR))
+        pieces = [next(generation), next(generation)]
+        read.set()
+        assert list(generation) == []
+    assert ("".join(pieces), generation.finish_reason) == ("It is high.", "stop")
+
+
+@pytest.mark.parametrize("ping", [{"type": "ping"}, {"choices": None}, {"choices": [], "usage": None}, {}])
+def test_events_without_choices_in_between_are_passed_over(ping):
+    with PlayingServer(
+        sends(event(delta("It is ")), event(ping), event(delta("high.", "stop")), DONE)
+    ).running() as one:
+        assert answer(one)[0] == "It is high."
+
+
+@pytest.mark.parametrize("document", [{}, {"choices": []}, {"choices": "high"}, {"usage": {"prompt_tokens": 3}}])
+def test_a_reply_at_once_without_choices_is_no_answer(document):
+    server = PlayingServer(lambda visit: visit.json(document))
+    with server.running(), pytest.raises(DependencyFailed, match="choices"):
+        answer(server)
+
+
+def test_pieces_that_came_in_one_read_are_not_given_after_the_deadline():
+    with PlayingServer(
+        sends(event(delta("It ")) + event(delta("is ")) + event(delta("high.", "stop")))
+    ).running() as one:
+        deadline = Deadline.after(FAR)
+        generation = generator_at(one).generate(PROMPT, max_tokens=9, deadline=deadline)
+        assert next(generation) == "It "
+        object.__setattr__(deadline, "at", 0.0)  # it passes while the piece is looked at
+        assert list(generation) == []
+    assert generation.finish_reason == "deadline"
+
+
 # -- kinds of servers
 
 
@@ -395,6 +468,26 @@ def test_a_server_that_does_not_know_stream_options_is_asked_without():
             text = "".join(generator.generate(PROMPT, max_tokens=5, deadline=Deadline.after(FAR)))
             assert text.strip() == "High."
     assert len(server.chats) == 3
+
+
+def test_two_first_questions_at_once_both_find_out_that_stream_options_are_unknown():
+    both = threading.Barrier(2)
+
+    def play(visit):
+        if "stream_options" in visit.body:
+            both.wait(FAR)
+            visit.json({"detail": "unknown field stream_options"}, 422)
+        else:
+            writes("High.")(visit)
+
+    with PlayingServer(play).running() as server:
+        generator = generator_at(server)
+
+        def ask(_):
+            return "".join(generator.generate(PROMPT, max_tokens=5, deadline=Deadline.after(FAR))).strip()
+
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(ask, range(2))) == ["High.", "High."]
 
 
 @pytest.mark.parametrize(

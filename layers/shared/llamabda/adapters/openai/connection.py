@@ -164,10 +164,14 @@ class _Wire:
         self._line = line
         self.deadline = deadline
 
-    def _wait(self) -> None:
+    def remaining(self) -> float:
+        """Seconds, more than 0. TimeoutError at the deadline, Interrupted when the line was ended."""
         if self._line.ended:
             raise Interrupted
-        self._connection.settimeout(_positive(self.deadline.remaining()))
+        return _positive(self.deadline.remaining())
+
+    def _wait(self) -> None:
+        self._connection.settimeout(self.remaining())
 
     def sendall(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -222,6 +226,10 @@ class Call:
     def hurry(self, seconds: float) -> None:
         """The rest of the reply must come within `seconds`."""
         self._wire.deadline = earlier(self._wire.deadline, seconds)
+
+    def proceed(self) -> None:
+        """TimeoutError at the deadline, Interrupted when the line was ended."""
+        self._wire.remaining()
 
     def read(self) -> bytes:
         """What has come, as soon as there is something; nothing at the end.

@@ -213,12 +213,13 @@ class OpenAiGeneration:
                 measure=lambda messages: self._server.measure(messages, self._line, self._deadline),
             )
             limit = min(self._max_tokens, facts.context_size - fitted.tokens)
-            call = self._server.complete(self._request(facts, fitted, limit), self._line, self._deadline)
+            body = self._request(facts, fitted, limit)
+            call = self._server.complete(body, self._line, self._deadline)
             self._measured = fitted.tokens
             if call.status == 200:
                 return Completion(call, server=str(self._server), key=self._server.key, max_tokens=limit)
             refused = refusal(call, server=str(self._server), key=self._server.key)
-            if refused.names_stream_options and self._server.takes_stream_options:
+            if refused.names_stream_options and "stream_options" in body:
                 self._server.takes_stream_options = False
             elif refused.is_overflow and attempt < ATTEMPTS:
                 share /= 2
