@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import threading
 import traceback
@@ -14,6 +15,8 @@ from itertools import repeat
 import pytest
 
 from llamabda.adapters.openai import OpenAiGenerator
+from llamabda.adapters.openai import connection as connecting
+from llamabda.adapters.openai.connection import Connector, Interrupted, Line, Unreachable
 from llamabda.adapters.openai.events import EventReader
 from llamabda.adapters.openai.messages import MESSAGE_TOKENS, estimated, fit, neutral
 from llamabda.endpoint import Endpoint
@@ -552,6 +555,66 @@ def test_leaving_ends_a_wait_for_the_head_of_the_reply():
     assert found == [[]]
 
 
+def test_leaving_ends_a_wait_for_a_name_at_once(monkeypatch):
+    asked, never = threading.Event(), threading.Event()
+
+    def look_up(*_, **__):
+        asked.set()
+        never.wait(FAR)
+        raise OSError("too late")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 10_000)
+    line = Line()
+    connector = Connector(Endpoint.parse("http://a-name.invalid/v1"))
+    with ThreadPoolExecutor(1) as pool:
+        connecting_now = pool.submit(connector.connect, line, Deadline.after(10_000))
+        try:
+            assert asked.wait(FAR)
+            line.end()
+            with pytest.raises(Interrupted):
+                connecting_now.result(FAR)
+        finally:
+            never.set()
+
+
+# -- names
+
+
+def reason_of_failure(connector):
+    with pytest.raises(Unreachable) as failure:
+        connector.connect(Line(), Deadline.after(FAR))
+    return failure.value.message
+
+
+def test_a_name_is_looked_up_again_after_no_thread_could_be_started(monkeypatch):
+    connector = Connector(Endpoint.parse("http://a-name.invalid/v1"))
+
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", start)
+        assert "can't start new thread" in reason_of_failure(connector)
+    monkeypatch.setattr(socket, "getaddrinfo", raising(OSError("no such name")))
+    assert "no such name" in reason_of_failure(connector)
+
+
+def test_a_lookup_that_fails_in_an_unusual_way_keeps_nobody_waiting(monkeypatch):
+    connector = Connector(Endpoint.parse("http://a-name.invalid/v1"))
+    monkeypatch.setattr(socket, "getaddrinfo", raising(MemoryError()))
+    assert "MemoryError" in reason_of_failure(connector)
+    monkeypatch.setattr(socket, "getaddrinfo", raising(OSError("no such name")))
+    assert "no such name" in reason_of_failure(connector)
+
+
+def raising(error):
+    def look_up(*_, **__):
+        raise error
+
+    return look_up
+
+
 # -- TLS
 
 
@@ -620,6 +683,21 @@ def test_a_certificate_of_ones_own_authority_is_taken_and_leaving_works(tls, cer
         generation.close()
         reader.join()
     assert found == [[]]
+
+
+def test_leaving_ends_a_handshake_at_once(monkeypatch):
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 10_000)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        line = Line()
+        connector = Connector(Endpoint.parse(f"https://127.0.0.1:{listener.getsockname()[1]}/v1"))
+        with ThreadPoolExecutor(1) as pool:
+            connecting_now = pool.submit(connector.connect, line, Deadline.after(10_000))
+            visitor, _ = listener.accept()
+            with visitor:
+                assert visitor.recv(1)  # the handshake has begun, and is not answered
+                line.end()
+                with pytest.raises(Interrupted):
+                    connecting_now.result(FAR)
 
 
 def test_nothing_is_logged_of_what_is_asked(caplog):
