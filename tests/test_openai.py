@@ -6,19 +6,25 @@ import logging
 import socket
 import ssl
 import threading
+import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from itertools import repeat
+from types import SimpleNamespace
 
 import pytest
 
 from llamabda.adapters.openai import OpenAiGenerator
+from llamabda.adapters.openai import checkup as checking
 from llamabda.adapters.openai import connection as connecting
+from llamabda.adapters.openai import rest as resting
 from llamabda.adapters.openai.connection import Connector, Interrupted, Line, Unreachable
 from llamabda.adapters.openai.events import EventReader
 from llamabda.adapters.openai.messages import MESSAGE_TOKENS, estimated, fit, neutral
+from llamabda.adapters.openai.rest import Rest
 from llamabda.endpoint import Endpoint
 from llamabda.errors import Busy, DependencyFailed, InvalidInput
 from llamabda.types import Deadline, Prompt
@@ -506,6 +512,199 @@ def test_refusals_say_what_to_do_and_never_the_key(status, failure, advice):
             list(generator.generate(PROMPT, max_tokens=5, deadline=Deadline.after(FAR)))
     assert "sk-abc" not in repr(refused.value) + repr(generator)
     assert "\n" not in refused.value.message
+
+
+# -- servers that are not well
+
+
+@contextmanager
+def playing(part, **options):
+    with PlayingServer(part, **options).running() as server:
+        yield server, generator_at(server)
+
+
+def ask(generator, seconds=FAR):
+    return "".join(generator.generate(PROMPT, max_tokens=9, deadline=Deadline.after(seconds))).strip()
+
+
+@pytest.mark.parametrize("everywhere", [False, True], ids=["completions", "everything"])
+def test_a_server_that_never_answers_costs_one_question_its_deadline_only(everywhere, monkeypatch):
+    is_well = threading.Event()
+    ahead = 0.0  # seconds
+
+    def play(visit):
+        if not is_well.is_set():
+            visit.over.wait()
+        elif not well_known(visit):
+            writes("High.")(visit)
+
+    monkeypatch.setattr(resting, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead))
+    with playing(play, everywhere=everywhere) as (server, generator):
+        assert ask(generator, 0.3) == ""
+        seen = server.connections
+        for _ in range(3):
+            with pytest.raises(DependencyFailed, match="did not answer in time; it is tried again in"):
+                ask(generator)
+        assert server.connections == seen
+        is_well.set()
+        ahead = 5.0
+        assert [ask(generator) for _ in range(3)] == ["High."] * 3
+        server.over.set()
+
+
+def test_a_question_that_came_too_late_is_not_the_servers_silence():
+    with playing(writes("High.")) as (_, generator):
+        assert ask(generator, 0) == ""
+        assert ask(generator) == "High."
+
+
+def test_a_busy_server_gets_the_rest_that_it_asks_for_and_stays_known():
+    def play(visit):
+        visit.json({"error": "later"}, 429, "Retry-After: 30\r\n")
+
+    with playing(play) as (server, generator):
+        for _ in range(3):
+            with pytest.raises(Busy) as refused:
+                ask(generator)
+            assert 25 <= refused.value.retry_after <= 30
+        assert len(server.chats) == 1
+        assert generator.name == "a-model"
+        assert generator.check() == "busy"
+
+
+@pytest.mark.parametrize("more", ["", "Retry-After: 0\r\n", "Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\n"])
+def test_a_busy_server_that_asks_for_no_rest_is_asked_again(more):
+    with playing(lambda visit: visit.json({"error": "later"}, 503, more)) as (server, generator):
+        for _ in range(2):
+            with pytest.raises(Busy):
+                ask(generator)
+        assert len(server.chats) == 2
+        assert len(server.visits) == 4  # its models and properties are not asked for again
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A list of one number, which is the time in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(resting, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_each_rest_of_a_silent_server_is_twice_as_long(clock):
+    rest = Rest("it")
+    for seconds in (5, 10, 20, 40, 60, 60):
+        rest.silent(clock[0])
+        clock[0] += seconds - 0.5
+        with pytest.raises(Unreachable):
+            rest.check()
+        clock[0] += 0.5
+        rest.check()
+    rest.speaks()
+    rest.silent(clock[0])
+    clock[0] += 5
+    rest.check()
+
+
+def test_many_who_wait_for_one_silence_make_the_rest_no_longer(clock):
+    rest = Rest("it")
+    began = clock[0]
+    clock[0] += 30
+    for _ in range(7):
+        rest.silent(began)
+    clock[0] += 5
+    rest.check()
+
+
+def test_after_a_silence_one_tries_and_the_others_do_not(clock):
+    rest = Rest("it")
+    for _ in range(2):
+        rest.enter(Deadline.after(FAR))
+    rest.silent(clock[0])
+    clock[0] += 5
+    for outcome in (rest.tried, rest.unreached, rest.speaks):
+        rest.enter(Deadline.after(FAR))
+        with pytest.raises(Unreachable, match="is being tried"):
+            rest.enter(Deadline.after(FAR))
+        outcome()
+        if outcome == rest.unreached:
+            with pytest.raises(Unreachable, match="was not reached; it is tried again in 5 s"):
+                rest.check()
+            clock[0] += 5
+    for _ in range(2):
+        rest.enter(Deadline.after(FAR))
+
+
+def test_a_try_of_which_nothing_is_heard_does_not_close_the_door_for_ever(clock):
+    rest = Rest("it")
+    rest.silent(clock[0])
+    clock[0] += 5
+    rest.enter(Deadline.after(10_000))
+    clock[0] += 60
+    rest.enter(Deadline.after(10_000))
+
+
+def test_an_answer_does_not_shorten_the_rest_that_was_asked_for(clock):
+    rest = Rest("it")
+    rest.asked(7)
+    rest.speaks()
+    rest.tried()
+    with pytest.raises(Busy, match="try again in 7 s"):
+        rest.check()
+
+
+# -- checks
+
+
+def test_a_check_that_takes_too_long_fails_as_every_other():
+    with (
+        playing(lambda visit: visit.over.wait(), everywhere=True) as (_, generator),
+        pytest.raises(DependencyFailed, match=r"does not answer within 0\.1 s"),
+    ):
+        generator.check(within=0.1)
+
+
+def test_what_was_known_stays_while_it_is_checked(monkeypatch):
+    monkeypatch.setattr(checking, "FRESH_SECONDS", 0.0)
+    asked, go_on = threading.Event(), threading.Event()
+    go_on.set()
+
+    def play(visit):
+        if visit.path.endswith("/models"):
+            asked.set()
+            assert go_on.wait(FAR)
+        well_known(visit)
+
+    with playing(play, everywhere=True) as (_, generator), ThreadPoolExecutor(1) as pool:
+        assert generator.check() == "ok"
+        asked.clear()
+        go_on.clear()
+        check = pool.submit(generator.check, within=FAR)
+        try:
+            assert asked.wait(FAR)
+            assert generator.name == "a-model"
+            assert generator.check(within=0.01) == "ok"  # what was found last
+        finally:
+            go_on.set()
+        assert check.result(FAR) == "ok"
+
+
+@pytest.mark.parametrize(("part", "outcome"), [(well_known, "ok"), (lambda v: v.json({}, 503), "busy")])
+def test_an_outcome_is_given_again_for_a_moment(part, outcome, monkeypatch):
+    with playing(part, everywhere=True) as (server, generator):
+        assert [generator.check() for _ in range(3)] == [outcome] * 3
+        seen = server.connections
+        assert seen == (2 if outcome == "ok" else 1)
+        monkeypatch.setattr(checking, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 5))
+        assert generator.check() == outcome
+        assert server.connections == 2 * seen
+
+
+def test_a_failure_is_given_again_too():
+    with playing(lambda visit: visit.json({}, 401), everywhere=True) as (server, generator):
+        for _ in range(3):
+            with pytest.raises(DependencyFailed, match="401"):
+                generator.check()
+        assert server.connections == 1
 
 
 # -- leaving

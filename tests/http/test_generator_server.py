@@ -11,6 +11,7 @@ import pytest
 
 from llamabda import ask as use_case
 from llamabda import wiring
+from llamabda.adapters.openai import rest as known_rest
 from llamabda.adapters.openai import server as known_server
 from llamabda.settings import settings
 from tests.http.conftest import HARBOUR
@@ -309,7 +310,7 @@ def test_where_nobody_listens_the_extract_answers(host, mode, ask, served):
 
 
 def test_a_server_that_comes_up_later_is_used_without_a_restart(ask, served, monkeypatch):
-    monkeypatch.setattr(known_server, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(known_rest, "REST_SECONDS", 0.0)
     server = PlayingServer(writes(HARBOUR + " [1]"), port=closed_port())
     served(server.url)
     assert_extract(ask().json())
@@ -322,7 +323,7 @@ def test_a_server_that_comes_up_later_is_used_without_a_restart(ask, served, mon
 
 def test_a_server_that_was_not_reached_is_left_alone_for_a_moment(ask, served, monkeypatch):
     monkeypatch.setattr(known_server, "PROBE_SECONDS", 0.2)
-    monkeypatch.setattr(known_server, "REST_SECONDS", 1000.0)
+    monkeypatch.setattr(known_rest, "REST_SECONDS", 1000.0)
     with PlayingServer(silent, everywhere=True).running() as server:
         served(server.url)
         for _ in range(3):
