@@ -544,7 +544,7 @@ def test_a_server_that_never_answers_costs_one_question_its_deadline_only(everyw
         seen = server.connections
         for _ in range(3):
             with pytest.raises(DependencyFailed, match="did not answer in time; it is tried again in"):
-                ask(generator)
+                ask(generator, 1)
         assert server.connections == seen
         is_well.set()
         ahead = 5.0
@@ -552,10 +552,33 @@ def test_a_server_that_never_answers_costs_one_question_its_deadline_only(everyw
         server.over.set()
 
 
+def test_a_server_that_breaks_off_when_it_is_tried_may_be_tried_again(monkeypatch):
+    ahead = 0.0  # seconds
+    parts = iter([lambda visit: visit.over.wait(), lambda visit: visit.stream(), writes("High.")])
+    monkeypatch.setattr(resting, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead))
+    with playing(lambda visit: next(parts)(visit)) as (server, generator):
+        assert ask(generator, 0.3) == ""
+        ahead = 5.0
+        with pytest.raises(DependencyFailed, match="in the middle"):
+            ask(generator)
+        assert ask(generator) == "High."
+        server.over.set()
+
+
 def test_a_question_that_came_too_late_is_not_the_servers_silence():
     with playing(writes("High.")) as (_, generator):
         assert ask(generator, 0) == ""
         assert ask(generator) == "High."
+
+
+def test_a_busy_server_gets_the_rest_that_it_asks_for_whatever_it_was_asked():
+    later = PlayingServer(lambda visit: visit.json({"error": "later"}, 503, "Retry-After: 30\r\n"), everywhere=True)
+    with later.running() as server:
+        generator = generator_at(server)
+        for _ in range(3):
+            with pytest.raises(Busy):
+                ask(generator)
+    assert server.connections == 1
 
 
 def test_a_busy_server_gets_the_rest_that_it_asks_for_and_stays_known():
