@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from functools import partial
 from itertools import repeat
 from types import SimpleNamespace
 
@@ -28,7 +29,7 @@ from llamabda.adapters.openai.rest import Rest
 from llamabda.endpoint import Endpoint
 from llamabda.errors import Busy, DependencyFailed, InvalidInput
 from llamabda.types import Deadline, Prompt
-from tests.playing_server import DONE, PlayingServer, delta, event, well_known, writes
+from tests.playing_server import DONE, PlayingServer, Visit, delta, event, well_known, writes
 
 PROMPT = Prompt("Answer.", ("[1] The tide is high.", "[2] The sea is blue."), "How is the tide?")
 FAR = 60  # seconds
@@ -561,6 +562,18 @@ def test_a_server_that_breaks_off_when_it_is_tried_may_be_tried_again(monkeypatc
         ahead = 5.0
         with pytest.raises(DependencyFailed, match="in the middle"):
             ask(generator)
+        assert ask(generator) == "High."
+        server.over.set()
+
+
+def test_a_silent_server_that_wants_less_when_it_is_tried_gets_it_at_once(monkeypatch):
+    ahead = 0.0  # seconds
+    refuses = partial(Visit.json, document={"error": "context overflow"}, status=400)
+    parts = iter([lambda visit: visit.over.wait(), refuses, writes("High.")])
+    monkeypatch.setattr(resting, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead))
+    with playing(lambda visit: next(parts)(visit)) as (server, generator):
+        assert ask(generator, 0.3) == ""
+        ahead = 5.0
         assert ask(generator) == "High."
         server.over.set()
 
