@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from functools import partial
 from itertools import repeat
+from types import SimpleNamespace
 
 import pytest
 
 from llamabda.adapters.openai import OpenAiGenerator
+from llamabda.adapters.openai import checkup as checking
+from llamabda.adapters.openai import connection as connecting
+from llamabda.adapters.openai import rest as resting
+from llamabda.adapters.openai.connection import Connector, Interrupted, Line, Unreachable
 from llamabda.adapters.openai.events import EventReader
 from llamabda.adapters.openai.messages import MESSAGE_TOKENS, estimated, fit, neutral
+from llamabda.adapters.openai.rest import Rest
 from llamabda.endpoint import Endpoint
 from llamabda.errors import Busy, DependencyFailed, InvalidInput
 from llamabda.types import Deadline, Prompt
-from tests.playing_server import DONE, PlayingServer, delta, event, writes
+from tests.playing_server import DONE, PlayingServer, Visit, delta, event, well_known, writes
 
 PROMPT = Prompt("Answer.", ("[1] The tide is high.", "[2] The sea is blue."), "How is the tide?")
 FAR = 60  # seconds
@@ -80,12 +92,16 @@ def test_an_address_is_read(url, shown, root):
         "http://h /v1",
         "http://höst/v1",
         "http://[::1/v1",
+        "http://user:[hunter2]@h/",
+        "http://[hunter2]/v1",
+        "http://u:p[hunter2@h",
     ],
 )
 def test_what_is_no_address_is_refused_without_repeating_it(url):
-    with pytest.raises(ValueError, match=r"address|IPv6") as refused:
+    with pytest.raises(ValueError, match=r"address") as refused:
         Endpoint.parse(url)
     assert "hunter2" not in str(refused.value)
+    assert "hunter2" not in "".join(traceback.format_exception(refused.value))
 
 
 @pytest.mark.parametrize(
@@ -284,6 +300,78 @@ def test_what_came_before_a_break_is_given():
     assert pieces == ["It is ", "high. "]
 
 
+@pytest.mark.parametrize("none", ["", "null", None])
+def test_a_reason_that_says_nothing_does_not_end_the_answer(none):
+    pieces = [event(delta(piece, none)) for piece in ("It ", "is ", "high.")]
+    with PlayingServer(sends(*pieces, event(delta("", "length")), DONE)).running() as server:
+        text, generation = answer(server)
+    assert (text, generation.finish_reason) == ("It is high.", "length")
+
+
+WHOLE = event(delta("It is ")) + event(delta("high.", "stop"))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        event({"usage": {"prompt_tokens": 3}}) + DONE,
+        event({"choices": None, "usage": {"prompt_tokens": 3}}) + DONE,
+        event({"usage": {"prompt_tokens": 3}}) + event({"error": {"message": "overloaded"}}),
+        event({"usage": {"prompt_tokens": 3}}) + b"data: oops\n\n",
+        event({"usage": {"prompt_tokens": 3}}) + b"data: " + b"x" * 1_000_001,
+    ],
+    ids=["no choices", "null choices", "an error", "no JSON", "endless"],
+)
+def test_what_follows_the_end_does_not_take_a_whole_answer_back(last):
+    with PlayingServer(sends(WHOLE, last)).running() as server:
+        text, generation = answer(server)
+    assert (text, generation.finish_reason, generation.prompt_tokens) == ("It is high.", "stop", 3)
+
+
+def test_a_reset_after_the_end_does_not_take_a_whole_answer_back():
+    read = threading.Event()
+
+    def play(visit):
+        visit.stream()
+        visit.send(WHOLE)
+        read.wait(FAR)
+        visit.reset()
+
+    with PlayingServer(play).running() as server:
+        generation = generator_at(server).generate(PROMPT, max_tokens=9, deadline=Deadline.after(FAR))
+        pieces = [next(generation), next(generation)]
+        read.set()
+        assert list(generation) == []
+    assert ("".join(pieces), generation.finish_reason) == ("It is high.", "stop")
+
+
+@pytest.mark.parametrize("ping", [{"type": "ping"}, {"choices": None}, {"choices": [], "usage": None}, {}])
+def test_events_without_choices_in_between_are_passed_over(ping):
+    with PlayingServer(
+        sends(event(delta("It is ")), event(ping), event(delta("high.", "stop")), DONE)
+    ).running() as one:
+        assert answer(one)[0] == "It is high."
+
+
+@pytest.mark.parametrize("document", [{}, {"choices": []}, {"choices": "high"}, {"usage": {"prompt_tokens": 3}}])
+def test_a_reply_at_once_without_choices_is_no_answer(document):
+    server = PlayingServer(lambda visit: visit.json(document))
+    with server.running(), pytest.raises(DependencyFailed, match="choices"):
+        answer(server)
+
+
+def test_pieces_that_came_in_one_read_are_not_given_after_the_deadline():
+    with PlayingServer(
+        sends(event(delta("It ")) + event(delta("is ")) + event(delta("high.", "stop")))
+    ).running() as one:
+        deadline = Deadline.after(FAR)
+        generation = generator_at(one).generate(PROMPT, max_tokens=9, deadline=deadline)
+        assert next(generation) == "It "
+        object.__setattr__(deadline, "at", 0.0)  # it passes while the piece is looked at
+        assert list(generation) == []
+    assert generation.finish_reason == "deadline"
+
+
 # -- kinds of servers
 
 
@@ -336,6 +424,20 @@ def test_a_model_may_be_named_where_none_is_listed():
     assert "chat_template_kwargs" not in server.chats[0].body
 
 
+@pytest.mark.parametrize("name", ["m\ud800", "m\nERROR", "m\x1b[31m", "m\u202e", "", "m" * 257, None, 7])
+def test_a_model_whose_name_cannot_be_shown_is_not_taken(name):
+    def play(visit):
+        if visit.path.endswith("/models"):
+            visit.json({"data": [{"id": name}, {"id": "org/a model ã.gguf"}]})
+        elif not well_known(visit):
+            writes("High.")(visit)
+
+    with PlayingServer(play, everywhere=True).running() as server:
+        generator = generator_at(server)
+        assert generator.check() == "ok"
+        assert generator.name == "a model ã"
+
+
 @pytest.mark.parametrize(
     "message",
     ["request (3031 tokens) exceeds the available context size", "This model's maximum context length is 900 tokens"],
@@ -378,6 +480,26 @@ def test_a_server_that_does_not_know_stream_options_is_asked_without():
     assert len(server.chats) == 3
 
 
+def test_two_first_questions_at_once_both_find_out_that_stream_options_are_unknown():
+    both = threading.Barrier(2)
+
+    def play(visit):
+        if "stream_options" in visit.body:
+            both.wait(FAR)
+            visit.json({"detail": "unknown field stream_options"}, 422)
+        else:
+            writes("High.")(visit)
+
+    with PlayingServer(play).running() as server:
+        generator = generator_at(server)
+
+        def ask(_):
+            return "".join(generator.generate(PROMPT, max_tokens=5, deadline=Deadline.after(FAR))).strip()
+
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(ask, range(2))) == ["High.", "High."]
+
+
 @pytest.mark.parametrize(
     ("status", "failure", "advice"), [(401, DependencyFailed, "GENERATOR_API_KEY"), (429, Busy, "s")]
 )
@@ -391,6 +513,234 @@ def test_refusals_say_what_to_do_and_never_the_key(status, failure, advice):
             list(generator.generate(PROMPT, max_tokens=5, deadline=Deadline.after(FAR)))
     assert "sk-abc" not in repr(refused.value) + repr(generator)
     assert "\n" not in refused.value.message
+
+
+# -- servers that are not well
+
+
+@contextmanager
+def playing(part, **options):
+    with PlayingServer(part, **options).running() as server:
+        yield server, generator_at(server)
+
+
+def ask(generator, seconds=FAR):
+    return "".join(generator.generate(PROMPT, max_tokens=9, deadline=Deadline.after(seconds))).strip()
+
+
+@pytest.mark.parametrize("everywhere", [False, True], ids=["completions", "everything"])
+def test_a_server_that_never_answers_costs_one_question_its_deadline_only(everywhere, monkeypatch):
+    is_well = threading.Event()
+    ahead = 0.0  # seconds
+
+    def play(visit):
+        if not is_well.is_set():
+            visit.over.wait()
+        elif not well_known(visit):
+            writes("High.")(visit)
+
+    monkeypatch.setattr(resting, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead))
+    with playing(play, everywhere=everywhere) as (server, generator):
+        assert ask(generator, 0.3) == ""
+        seen = server.connections
+        for _ in range(3):
+            with pytest.raises(DependencyFailed, match="did not answer in time; it is tried again in"):
+                ask(generator, 1)
+        assert server.connections == seen
+        is_well.set()
+        ahead = 5.0
+        assert [ask(generator) for _ in range(3)] == ["High."] * 3
+        server.over.set()
+
+
+def test_a_server_that_breaks_off_when_it_is_tried_may_be_tried_again(monkeypatch):
+    ahead = 0.0  # seconds
+    parts = iter([lambda visit: visit.over.wait(), lambda visit: visit.stream(), writes("High.")])
+    monkeypatch.setattr(resting, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead))
+    with playing(lambda visit: next(parts)(visit)) as (server, generator):
+        assert ask(generator, 0.3) == ""
+        ahead = 5.0
+        with pytest.raises(DependencyFailed, match="in the middle"):
+            ask(generator)
+        assert ask(generator) == "High."
+        server.over.set()
+
+
+def test_a_silent_server_that_wants_less_when_it_is_tried_gets_it_at_once(monkeypatch):
+    ahead = 0.0  # seconds
+    refuses = partial(Visit.json, document={"error": "context overflow"}, status=400)
+    parts = iter([lambda visit: visit.over.wait(), refuses, writes("High.")])
+    monkeypatch.setattr(resting, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead))
+    with playing(lambda visit: next(parts)(visit)) as (server, generator):
+        assert ask(generator, 0.3) == ""
+        ahead = 5.0
+        assert ask(generator) == "High."
+        server.over.set()
+
+
+def test_a_question_that_came_too_late_is_not_the_servers_silence():
+    with playing(writes("High.")) as (_, generator):
+        assert ask(generator, 0) == ""
+        assert ask(generator) == "High."
+
+
+def test_a_busy_server_gets_the_rest_that_it_asks_for_whatever_it_was_asked():
+    later = PlayingServer(lambda visit: visit.json({"error": "later"}, 503, "Retry-After: 30\r\n"), everywhere=True)
+    with later.running() as server:
+        generator = generator_at(server)
+        for _ in range(3):
+            with pytest.raises(Busy):
+                ask(generator)
+    assert server.connections == 1
+
+
+def test_a_busy_server_gets_the_rest_that_it_asks_for_and_stays_known():
+    def play(visit):
+        visit.json({"error": "later"}, 429, "Retry-After: 30\r\n")
+
+    with playing(play) as (server, generator):
+        for _ in range(3):
+            with pytest.raises(Busy) as refused:
+                ask(generator)
+            assert 25 <= refused.value.retry_after <= 30
+        assert len(server.chats) == 1
+        assert generator.name == "a-model"
+        assert generator.check() == "busy"
+
+
+@pytest.mark.parametrize("more", ["", "Retry-After: 0\r\n", "Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\n"])
+def test_a_busy_server_that_asks_for_no_rest_is_asked_again(more):
+    with playing(lambda visit: visit.json({"error": "later"}, 503, more)) as (server, generator):
+        for _ in range(2):
+            with pytest.raises(Busy):
+                ask(generator)
+        assert len(server.chats) == 2
+        assert len(server.visits) == 4  # its models and properties are not asked for again
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A list of one number, which is the time in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(resting, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_each_rest_of_a_silent_server_is_twice_as_long(clock):
+    rest = Rest("it")
+    for seconds in (5, 10, 20, 40, 60, 60):
+        rest.silent(clock[0])
+        clock[0] += seconds - 0.5
+        with pytest.raises(Unreachable):
+            rest.check()
+        clock[0] += 0.5
+        rest.check()
+    rest.speaks()
+    rest.silent(clock[0])
+    clock[0] += 5
+    rest.check()
+
+
+def test_many_who_wait_for_one_silence_make_the_rest_no_longer(clock):
+    rest = Rest("it")
+    began = clock[0]
+    clock[0] += 30
+    for _ in range(7):
+        rest.silent(began)
+    clock[0] += 5
+    rest.check()
+
+
+def test_after_a_silence_one_tries_and_the_others_do_not(clock):
+    rest = Rest("it")
+    for _ in range(2):
+        rest.enter(Deadline.after(FAR))
+    rest.silent(clock[0])
+    clock[0] += 5
+    for outcome in (rest.tried, rest.unreached, rest.speaks):
+        rest.enter(Deadline.after(FAR))
+        with pytest.raises(Unreachable, match="is being tried"):
+            rest.enter(Deadline.after(FAR))
+        outcome()
+        if outcome == rest.unreached:
+            with pytest.raises(Unreachable, match="was not reached; it is tried again in 5 s"):
+                rest.check()
+            clock[0] += 5
+    for _ in range(2):
+        rest.enter(Deadline.after(FAR))
+
+
+def test_a_try_of_which_nothing_is_heard_does_not_close_the_door_for_ever(clock):
+    rest = Rest("it")
+    rest.silent(clock[0])
+    clock[0] += 5
+    rest.enter(Deadline.after(10_000))
+    clock[0] += 60
+    rest.enter(Deadline.after(10_000))
+
+
+def test_an_answer_does_not_shorten_the_rest_that_was_asked_for(clock):
+    rest = Rest("it")
+    rest.asked(7)
+    rest.speaks()
+    rest.tried()
+    with pytest.raises(Busy, match="try again in 7 s"):
+        rest.check()
+
+
+# -- checks
+
+
+def test_a_check_that_takes_too_long_fails_as_every_other():
+    with (
+        playing(lambda visit: visit.over.wait(), everywhere=True) as (_, generator),
+        pytest.raises(DependencyFailed, match=r"does not answer within 0\.1 s"),
+    ):
+        generator.check(within=0.1)
+
+
+def test_what_was_known_stays_while_it_is_checked(monkeypatch):
+    monkeypatch.setattr(checking, "FRESH_SECONDS", 0.0)
+    asked, go_on = threading.Event(), threading.Event()
+    go_on.set()
+
+    def play(visit):
+        if visit.path.endswith("/models"):
+            asked.set()
+            assert go_on.wait(FAR)
+        well_known(visit)
+
+    with playing(play, everywhere=True) as (_, generator), ThreadPoolExecutor(1) as pool:
+        assert generator.check() == "ok"
+        asked.clear()
+        go_on.clear()
+        check = pool.submit(generator.check, within=FAR)
+        try:
+            assert asked.wait(FAR)
+            assert generator.name == "a-model"
+            assert generator.check(within=0.01) == "ok"  # what was found last
+        finally:
+            go_on.set()
+        assert check.result(FAR) == "ok"
+
+
+@pytest.mark.parametrize(("part", "outcome"), [(well_known, "ok"), (lambda v: v.json({}, 503), "busy")])
+def test_an_outcome_is_given_again_for_a_moment(part, outcome, monkeypatch):
+    with playing(part, everywhere=True) as (server, generator):
+        assert [generator.check() for _ in range(3)] == [outcome] * 3
+        seen = server.connections
+        assert seen == (2 if outcome == "ok" else 1)
+        monkeypatch.setattr(checking, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 5))
+        assert generator.check() == outcome
+        assert server.connections == 2 * seen
+
+
+def test_a_failure_is_given_again_too():
+    with playing(lambda visit: visit.json({}, 401), everywhere=True) as (server, generator):
+        for _ in range(3):
+            with pytest.raises(DependencyFailed, match="401"):
+                generator.check()
+        assert server.connections == 1
 
 
 # -- leaving
@@ -438,6 +788,66 @@ def test_leaving_ends_a_wait_for_the_head_of_the_reply():
         generation.close()
         reader.join()
     assert found == [[]]
+
+
+def test_leaving_ends_a_wait_for_a_name_at_once(monkeypatch):
+    asked, never = threading.Event(), threading.Event()
+
+    def look_up(*_, **__):
+        asked.set()
+        never.wait(FAR)
+        raise OSError("too late")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 10_000)
+    line = Line()
+    connector = Connector(Endpoint.parse("http://a-name.invalid/v1"))
+    with ThreadPoolExecutor(1) as pool:
+        connecting_now = pool.submit(connector.connect, line, Deadline.after(10_000))
+        try:
+            assert asked.wait(FAR)
+            line.end()
+            with pytest.raises(Interrupted):
+                connecting_now.result(FAR)
+        finally:
+            never.set()
+
+
+# -- names
+
+
+def reason_of_failure(connector):
+    with pytest.raises(Unreachable) as failure:
+        connector.connect(Line(), Deadline.after(FAR))
+    return failure.value.message
+
+
+def test_a_name_is_looked_up_again_after_no_thread_could_be_started(monkeypatch):
+    connector = Connector(Endpoint.parse("http://a-name.invalid/v1"))
+
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", start)
+        assert "can't start new thread" in reason_of_failure(connector)
+    monkeypatch.setattr(socket, "getaddrinfo", raising(OSError("no such name")))
+    assert "no such name" in reason_of_failure(connector)
+
+
+def test_a_lookup_that_fails_in_an_unusual_way_keeps_nobody_waiting(monkeypatch):
+    connector = Connector(Endpoint.parse("http://a-name.invalid/v1"))
+    monkeypatch.setattr(socket, "getaddrinfo", raising(MemoryError()))
+    assert "MemoryError" in reason_of_failure(connector)
+    monkeypatch.setattr(socket, "getaddrinfo", raising(OSError("no such name")))
+    assert "no such name" in reason_of_failure(connector)
+
+
+def raising(error):
+    def look_up(*_, **__):
+        raise error
+
+    return look_up
 
 
 # -- TLS
@@ -508,6 +918,21 @@ def test_a_certificate_of_ones_own_authority_is_taken_and_leaving_works(tls, cer
         generation.close()
         reader.join()
     assert found == [[]]
+
+
+def test_leaving_ends_a_handshake_at_once(monkeypatch):
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 10_000)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        line = Line()
+        connector = Connector(Endpoint.parse(f"https://127.0.0.1:{listener.getsockname()[1]}/v1"))
+        with ThreadPoolExecutor(1) as pool:
+            connecting_now = pool.submit(connector.connect, line, Deadline.after(10_000))
+            visitor, _ = listener.accept()
+            with visitor:
+                assert visitor.recv(1)  # the handshake has begun, and is not answered
+                line.end()
+                with pytest.raises(Interrupted):
+                    connecting_now.result(FAR)
 
 
 def test_nothing_is_logged_of_what_is_asked(caplog):

@@ -11,6 +11,7 @@ import pytest
 
 from llamabda import ask as use_case
 from llamabda import wiring
+from llamabda.adapters.openai import rest as known_rest
 from llamabda.adapters.openai import server as known_server
 from llamabda.settings import settings
 from tests.http.conftest import HARBOUR
@@ -309,7 +310,7 @@ def test_where_nobody_listens_the_extract_answers(host, mode, ask, served):
 
 
 def test_a_server_that_comes_up_later_is_used_without_a_restart(ask, served, monkeypatch):
-    monkeypatch.setattr(known_server, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(known_rest, "REST_SECONDS", 0.0)
     server = PlayingServer(writes(HARBOUR + " [1]"), port=closed_port())
     served(server.url)
     assert_extract(ask().json())
@@ -322,7 +323,7 @@ def test_a_server_that_comes_up_later_is_used_without_a_restart(ask, served, mon
 
 def test_a_server_that_was_not_reached_is_left_alone_for_a_moment(ask, served, monkeypatch):
     monkeypatch.setattr(known_server, "PROBE_SECONDS", 0.2)
-    monkeypatch.setattr(known_server, "REST_SECONDS", 1000.0)
+    monkeypatch.setattr(known_rest, "REST_SECONDS", 1000.0)
     with PlayingServer(silent, everywhere=True).running() as server:
         served(server.url)
         for _ in range(3):
@@ -364,3 +365,35 @@ def test_readiness_tells_the_servers_state_and_nothing_else(name, expected, clie
         assert reply.status_code == 200
         assert str(server.port) not in reply.text
         assert KEY not in reply.text + caplog.text + json.dumps(dict(reply.headers))
+
+
+def test_readiness_does_not_wait_long_for_a_silent_server(client, served, monkeypatch, caplog):
+    monkeypatch.setattr(wiring, "READY_SECONDS", 0.1)
+    with PlayingServer(silent, everywhere=True).running() as server:
+        served(server.url)
+        for _ in range(3):
+            assert client.get("/health/ready").json()["checks"]["generator"]["status"] == "failed"
+        assert server.connections == 1
+    assert "does not answer within 0.1 s" in caplog.text
+
+
+def test_a_model_whose_name_cannot_be_sent_does_not_break_the_reply(ask, served):
+    def play(visit: Visit) -> None:
+        if visit.path.endswith("/models"):
+            visit.reply(200, b'{"data": [{"id": "m\\ud800"}]}')
+        elif not visit.path.endswith("/chat/completions"):
+            visit.json({}, 404)
+        else:
+            writes(HARBOUR)(visit)
+
+    with PlayingServer(play, everywhere=True).running() as server:
+        served(server.url)
+        assert_extract(ask().json())
+
+
+def test_a_server_that_hangs_costs_one_question_its_deadline(ask, served):
+    with PlayingServer(silent).running() as server:
+        served(server.url)
+        for _ in range(3):
+            assert_extract(ask().json())
+        assert len(server.chats) == 1

@@ -24,7 +24,10 @@ class Endpoint:
         """ValueError says what is wrong, without repeating the address: it might hold a password."""
         if not url.isascii() or any(c <= " " or c == "\x7f" for c in url):
             raise ValueError(f"an address of printable ASCII characters without spaces, like {EXAMPLE}")
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # its text quotes what stands between brackets
+            raise ValueError(f"an address whose brackets, if any, hold an IPv6 address, like {EXAMPLE}") from None
         if parts.scheme not in PORTS:
             raise ValueError(f"an address that begins with http:// or https://, like {EXAMPLE}")
         if "@" in parts.netloc:

@@ -57,6 +57,7 @@ log = logging.getLogger("llamabda")
 
 LEEWAY = 60  # seconds that a key stays published beyond the life of the tokens that it signed
 
+READY_SECONDS = 1.0  # that a check of readiness waits for a server: who asks gives up soon
 EMBEDDER_RETRY_SECONDS = 30.0  # after which a model that could not be loaded is asked for again
 EMBEDDER_WAIT_SECONDS = (
     20.0  # within the default deadline, so that the caller gets a clean 503 and not a cut connection
@@ -519,7 +520,7 @@ def _check_embedder() -> str:
 def _check_generator() -> str:
     remote = remote_generator()
     if remote is not None:
-        return remote.check()
+        return remote.check(within=READY_SECONDS)
     if not settings().model_path:
         return "none"
     _generator.start()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from llamabda.adapters.openai.connection import Call, failed
 from llamabda.adapters.openai.events import EventReader
 from llamabda.adapters.openai.refusal import said
+from llamabda.errors import DependencyFailed
 from llamabda.types import FinishReason
 
 USAGE_SECONDS = 1.0  # that are waited for the usage once the text is complete
@@ -48,6 +49,7 @@ class Completion:
         try:
             while received := self._call.read():
                 for data in self._events(received):
+                    self._call.proceed()  # one read may bring a whole answer
                     if data.strip() == "[DONE]":
                         self.finish_reason = self.finish_reason or "stop"
                         return
@@ -56,7 +58,8 @@ class Completion:
                     piece = self._take(document, "delta")
                     if piece and not over:
                         yield piece
-        except TimeoutError:
+        except (TimeoutError, DependencyFailed):
+            # once the answer is whole, nothing that follows can take it back
             if self.finish_reason is None:
                 raise
         if self.finish_reason is None:
@@ -66,7 +69,10 @@ class Completion:
         """Of a server that does not stream."""
         if self._call.media_type != "application/json":
             raise failed(f"{self._server} answers with {self._call.media_type[:40]!r} and not with events or JSON")
-        piece = self._take(self._document(self._call.whole()), "message")
+        document = self._document(self._call.whole())
+        if not document.get("choices"):
+            raise failed(f"{self._server} sends an answer without choices")
+        piece = self._take(document, "message")
         self.finish_reason = self.finish_reason or "stop"
         if piece:
             yield piece
@@ -94,17 +100,18 @@ class Completion:
         if isinstance(usage, dict):
             self.usage = usage
         choices = document.get("choices")
+        if choices is None or choices == []:
+            return ""  # a usage, a ping
         if not isinstance(choices, list):
-            raise failed(f"{self._server} sends an answer without choices")
-        if not choices:
-            return ""
+            raise failed(f"{self._server} sends choices that are no list")
         choice = choices[0]
         message = choice.get(part) if isinstance(choice, dict) else None
         text = message.get("content") if isinstance(message, dict) else None
         if not isinstance(choice, dict) or not isinstance(text, str | None):
             raise failed(f"{self._server} sends an answer that holds no text")
         reason = choice.get("finish_reason")
-        if isinstance(reason, str) and self.finish_reason is None:
+        # some servers say "" or "null" as long as there is none
+        if isinstance(reason, str) and reason not in ("", "null") and self.finish_reason is None:
             self.finish_reason = "length" if reason == "length" else "stop"
             self._call.hurry(USAGE_SECONDS)
         return text or ""

@@ -12,20 +12,20 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import wait
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from ipaddress import ip_address
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
+from llamabda.adapters.openai.lookup import Address, Lookup
 from llamabda.endpoint import Endpoint
 from llamabda.errors import DependencyFailed
 from llamabda.types import Deadline
 
 CONNECT_SECONDS = 2.0  # for the name, the connection and TLS together
+SLICE_SECONDS = 0.1  # of a wait that cannot be interrupted
 MAX_REPLY_BYTES = 16_000_000
 READ_BYTES = 65_536
-
-Address: TypeAlias = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives it
 
 
 class Unreachable(DependencyFailed):
@@ -81,8 +81,7 @@ class Connector:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._tls = ssl.create_default_context() if endpoint.scheme == "https" else None
-        self._lock = threading.Lock()
-        self._lookup: Future[list[Address]] | None = None
+        self._lookup = Lookup(endpoint.host, endpoint.port)
 
     def connect(self, line: Line, deadline: Deadline) -> socket.socket:
         """TimeoutError when the deadline comes first, Unreachable when there is nobody."""
@@ -98,7 +97,7 @@ class Connector:
             raise Unreachable(f"{self._endpoint} cannot be reached: {reason}", dependency="generator") from exc
 
     def _connect(self, line: Line, limit: Deadline) -> socket.socket:
-        found = self._addresses(limit)
+        found = self._addresses(line, limit)
         problem: OSError = OSError("its name has no address")
         for place, (family, kind, protocol, _, address) in enumerate(found):
             connection = socket.socket(family, kind, protocol)
@@ -109,8 +108,7 @@ class Connector:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self._tls is not None:
                     connection.settimeout(_positive(limit.remaining()))  # of the whole handshake
-                    connection = self._tls.wrap_socket(connection, server_hostname=self._endpoint.host)
-                    line.take(connection)
+                    connection = self._secured(self._tls, connection, line)
                 return connection
             except OSError as exc:
                 problem = exc
@@ -120,29 +118,27 @@ class Connector:
                 raise
         raise problem
 
-    def _addresses(self, limit: Deadline) -> list[Address]:
+    def _secured(self, context: ssl.SSLContext, connection: socket.socket, line: Line) -> socket.socket:
+        # wrapping takes the socket away from its old object: the line must know the new one before anybody waits
+        secured = context.wrap_socket(connection, server_hostname=self._endpoint.host, do_handshake_on_connect=False)
+        try:
+            line.take(secured)
+            secured.do_handshake()
+        except BaseException:
+            secured.close()
+            raise
+        return secured
+
+    def _addresses(self, line: Line, limit: Deadline) -> list[Address]:
         try:
             ip_address(self._endpoint.host)
         except ValueError:
-            return self._looked_up().result(limit.remaining())
-        return self._look_up()
-
-    def _looked_up(self) -> Future[list[Address]]:
-        """Resolving a name cannot be bounded or interrupted: a thread does it, never two at once."""
-        with self._lock:
-            if self._lookup is None or self._lookup.done():
-                self._lookup = lookup = Future[list[Address]]()
-                threading.Thread(target=self._fulfil, args=(lookup,), name="lookup", daemon=True).start()
-            return self._lookup
-
-    def _fulfil(self, lookup: Future[list[Address]]) -> None:
-        try:
-            lookup.set_result(self._look_up())
-        except (OSError, UnicodeError) as exc:
-            lookup.set_exception(exc)
-
-    def _look_up(self) -> list[Address]:
-        return list(socket.getaddrinfo(self._endpoint.host, self._endpoint.port, type=socket.SOCK_STREAM))
+            lookup = self._lookup.begun()
+            while not wait([lookup], min(SLICE_SECONDS, _positive(limit.remaining()))).done:
+                if line.ended:
+                    raise Interrupted from None
+            return lookup.result()
+        return self._lookup.now()
 
 
 def earlier(deadline: Deadline, seconds: float) -> Deadline:
@@ -164,10 +160,14 @@ class _Wire:
         self._line = line
         self.deadline = deadline
 
-    def _wait(self) -> None:
+    def remaining(self) -> float:
+        """Seconds, more than 0. TimeoutError at the deadline, Interrupted when the line was ended."""
         if self._line.ended:
             raise Interrupted
-        self._connection.settimeout(_positive(self.deadline.remaining()))
+        return _positive(self.deadline.remaining())
+
+    def _wait(self) -> None:
+        self._connection.settimeout(self.remaining())
 
     def sendall(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -222,6 +222,10 @@ class Call:
     def hurry(self, seconds: float) -> None:
         """The rest of the reply must come within `seconds`."""
         self._wire.deadline = earlier(self._wire.deadline, seconds)
+
+    def proceed(self) -> None:
+        """TimeoutError at the deadline, Interrupted when the line was ended."""
+        self._wire.remaining()
 
     def read(self) -> bytes:
         """What has come, as soon as there is something; nothing at the end.

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
+from llamabda.adapters.openai.checkup import Checkup
 from llamabda.adapters.openai.completion import Completion, tokens
 from llamabda.adapters.openai.connection import Interrupted, Line
 from llamabda.adapters.openai.messages import Fitted, estimate, fit, neutral
@@ -15,7 +16,7 @@ from llamabda.adapters.openai.places import Places
 from llamabda.adapters.openai.refusal import refusal
 from llamabda.adapters.openai.server import PROBE_SECONDS, Facts, Server, chat
 from llamabda.endpoint import Endpoint
-from llamabda.errors import Busy, InvalidInput, LlamabdaError
+from llamabda.errors import InvalidInput, LlamabdaError
 from llamabda.pieces import TextAssembler
 from llamabda.types import Deadline, FinishReason, Prompt
 
@@ -36,6 +37,7 @@ class OpenAiGenerator:
         `max_queue`: how many completions may be open beside one; who comes first is for the server to decide.
         """
         self._server = Server(endpoint, model=model, api_key=api_key, n_ctx=n_ctx)
+        self._checkup = Checkup(self._server)
         self._n_ctx = n_ctx
         self._places = Places(max_queue + 1)
 
@@ -61,17 +63,12 @@ class OpenAiGenerator:
         finally:
             line.free()
 
-    def check(self) -> str:
-        """ "ok", or "busy" when the server has no time now. DependencyFailed when it does not answer, or refuses us."""
-        line = Line()
-        try:
-            self._server.forget()
-            self._server.facts(line, Deadline.after(2 * PROBE_SECONDS))
-        except Busy:
-            return "busy"
-        finally:
-            line.free()
-        return "ok"
+    def check(self, *, within: float = 2 * PROBE_SECONDS) -> str:
+        """ "ok", or "busy" when the server has no time now. DependencyFailed when it does not answer, or refuses us.
+
+        `within`: seconds that it may take. An outcome is given again for a moment, without a request.
+        """
+        return self._checkup(within)
 
     def generate(
         self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = (), deadline: Deadline
@@ -163,10 +160,14 @@ class OpenAiGeneration:
             except Interrupted:
                 piece = ""
             except TimeoutError:
+                if self._began and not self._first:
+                    self._server.rest.silent(self._began)
                 self.finish_reason = "deadline"
                 piece = self._text.feed(b"", final=True) if not self._ended else ""
                 self._ended = True
             except BaseException:
+                if self._completion is not None and not self._first:
+                    self._server.rest.tried()  # it does something, if not what it should
                 self._end()
                 raise
             if piece:
@@ -189,6 +190,7 @@ class OpenAiGeneration:
             now = time.monotonic()
             if not self._first:
                 self._first = now
+                self._server.rest.speaks()
                 self.prefill_ms = 1000 * (now - self._began)
             self.decode_ms = 1000 * (now - self._first)
             piece = self._text.feed(received.encode("utf-8", "replace"), final=not received)
@@ -199,9 +201,9 @@ class OpenAiGeneration:
 
     def _start(self) -> Completion:
         """The reply to our request, once it begins."""
-        self._began = time.monotonic()
         if self._deadline.passed():
             raise TimeoutError
+        self._began = time.monotonic()
         share = 1.0  # of the room that is there, as far as we know
         for attempt in range(1, ATTEMPTS + 1):
             facts = self._server.facts(self._line, self._deadline)
@@ -213,20 +215,20 @@ class OpenAiGeneration:
                 measure=lambda messages: self._server.measure(messages, self._line, self._deadline),
             )
             limit = min(self._max_tokens, facts.context_size - fitted.tokens)
-            call = self._server.complete(self._request(facts, fitted, limit), self._line, self._deadline)
+            body = self._request(facts, fitted, limit)
+            call = self._server.complete(body, self._line, self._deadline)
             self._measured = fitted.tokens
             if call.status == 200:
                 return Completion(call, server=str(self._server), key=self._server.key, max_tokens=limit)
             refused = refusal(call, server=str(self._server), key=self._server.key)
-            if refused.names_stream_options and self._server.takes_stream_options:
+            if refused.names_stream_options and "stream_options" in body:
                 self._server.takes_stream_options = False
             elif refused.is_overflow and attempt < ATTEMPTS:
                 share /= 2
                 self._server.forget()
             else:
-                self._server.forget()
                 break
-        raise refused.error()
+        raise self._server.refused(refused)
 
     def _request(self, facts: Facts, fitted: Fitted, max_tokens: int) -> dict[str, object]:
         body = chat(facts, fitted.messages)

@@ -24,7 +24,8 @@ class Refusal:
     server: str
     status: int
     reason: str
-    retry_after: int  # seconds
+    retry_after: int  # seconds, the server's word or our guess
+    rest: int  # seconds that the server wants to be left alone; 0 where it does not say
 
     @property
     def is_overflow(self) -> bool:
@@ -42,10 +43,7 @@ class Refusal:
 
     def error(self) -> LlamabdaError:
         if self.status in BUSY:
-            return Busy(
-                f"the language model's server is busy: try again in {self.retry_after} s, or ask with mode extractive",
-                retry_after=self.retry_after,
-            )
+            return busy(self.retry_after)
         advice = {
             401: "; check GENERATOR_API_KEY",
             403: "; check GENERATOR_API_KEY",
@@ -57,6 +55,13 @@ class Refusal:
         return failed(f"{self.server} answers with status {self.status}{said}{advice}")
 
 
+def busy(seconds: int) -> Busy:
+    return Busy(
+        f"the language model's server is busy: try again in {seconds} s, or ask with mode extractive",
+        retry_after=seconds,
+    )
+
+
 def refusal(call: Call, *, server: str, key: str) -> Refusal:
     call.hurry(READ_SECONDS)
     try:
@@ -66,8 +71,9 @@ def refusal(call: Call, *, server: str, key: str) -> Refusal:
     finally:
         call.close()
     asked = call.retry_after
-    seconds = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 9 else RETRY_SECONDS  # or a date
-    return Refusal(server, call.status, reason, min(MAX_RETRY_SECONDS, max(1, seconds)))
+    # else it may be a date
+    rest = min(MAX_RETRY_SECONDS, int(asked)) if asked.isascii() and asked.isdigit() and len(asked) < 9 else 0
+    return Refusal(server, call.status, reason, rest or RETRY_SECONDS, rest if call.status in BUSY else 0)
 
 
 def reason_of(body: bytes, *, key: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -19,15 +18,16 @@ from llamabda.adapters.openai.connection import (
     failed,
 )
 from llamabda.adapters.openai.messages import Message, estimate, estimated
-from llamabda.adapters.openai.refusal import Refusal, refusal
+from llamabda.adapters.openai.refusal import BUSY, Refusal, refusal
+from llamabda.adapters.openai.rest import Rest
 from llamabda.endpoint import Endpoint
-from llamabda.errors import Busy, DependencyFailed
+from llamabda.errors import Busy, DependencyFailed, LlamabdaError
 from llamabda.types import Deadline
 
 logger = logging.getLogger("llamabda.generator")
 
 PROBE_SECONDS = 3.0  # for everything that costs a server no thought: its models, a tokenization
-REST_SECONDS = 5.0  # after a server was not reached, nobody waits for it for so long
+MAX_NAME = 256  # characters of a model's
 
 Kind: TypeAlias = Literal["llama-server", "vllm", "other"]
 
@@ -50,7 +50,7 @@ class Server:
         self._n_ctx = n_ctx
         self._connector = Connector(endpoint)
         self._facts: Facts | None = None
-        self._rests_until = 0.0  # seconds, monotonic
+        self.rest = Rest(str(endpoint))
         self.takes_stream_options = True
 
     @property
@@ -69,6 +69,10 @@ class Server:
     def forget(self) -> None:
         """It may be another one by now."""
         self._facts = None
+
+    def refresh(self, line: Line, deadline: Deadline) -> None:
+        """Asks again; what was known stays until there is an answer. Errors: those of `facts`."""
+        self._facts = self._probed(line, deadline)
 
     def facts(self, line: Line, deadline: Deadline) -> Facts:
         """Asks once. Errors: those of `ask`; DependencyFailed when the server names no model."""
@@ -138,8 +142,24 @@ class Server:
         return 0
 
     def complete(self, body: Mapping[str, object], line: Line, deadline: Deadline) -> Call:
-        """Begins a completion; the caller looks at its status."""
-        return self._open("POST", f"{self._endpoint.path}/chat/completions", body, line, deadline)
+        """Begins a completion; the caller looks at its status, and tells `rest` how it went on."""
+        self.rest.enter(deadline)
+        try:
+            reply = self._open("POST", f"{self._endpoint.path}/chat/completions", body, line, deadline)
+        except DependencyFailed:
+            self.rest.tried()
+            raise
+        if reply.status != 200:
+            self.rest.tried()
+        return reply
+
+    def refused(self, refused: Refusal) -> LlamabdaError:
+        """What to raise. A server that is busy stays known, and gets the rest that it asked for."""
+        if refused.status not in BUSY:
+            self.forget()
+        elif refused.rest:
+            self.rest.asked(refused.rest)
+        return refused.error()
 
     def ask(
         self, method: str, path: str, body: Mapping[str, object] | None, line: Line, deadline: Deadline
@@ -149,6 +169,7 @@ class Server:
         TimeoutError at the deadline; Unreachable when nobody is there, or answers within PROBE_SECONDS; Busy and
         DependencyFailed for refusals that concern every request; Interrupted when the line was ended.
         """
+        self.rest.check()
         limit = earlier(deadline, PROBE_SECONDS)
         try:
             reply = self._open(method, path, body, line, limit)
@@ -156,6 +177,8 @@ class Server:
                 refused = refusal(reply, server=str(self), key=self._key)
                 if refused.means_absent:
                     return refused
+                if refused.rest:
+                    self.rest.asked(refused.rest)
                 raise refused.error()
             try:
                 document = json.loads(reply.whole())
@@ -164,9 +187,8 @@ class Server:
         except TimeoutError:
             if deadline.passed():
                 raise
-            raise self._rest(
-                Unreachable(f"{self} does not answer within {PROBE_SECONDS:g} s", dependency="generator")
-            ) from None
+            self._unreached()
+            raise Unreachable(f"{self} does not answer within {PROBE_SECONDS:g} s", dependency="generator") from None
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
@@ -174,9 +196,6 @@ class Server:
         return document
 
     def _open(self, method: str, path: str, body: Mapping[str, object] | None, line: Line, deadline: Deadline) -> Call:
-        rest = self._rests_until - time.monotonic()
-        if rest > 0:
-            raise Unreachable(f"{self} was not reached; it is tried again in {rest:.0f} s", dependency="generator")
         headers = {"Accept": "application/json, text/event-stream"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -194,13 +213,13 @@ class Server:
                 line=line,
                 deadline=deadline,
             )
-        except Unreachable as exc:
-            raise self._rest(exc)  # noqa: B904  it is the same one
+        except Unreachable:
+            self._unreached()
+            raise
 
-    def _rest(self, exc: Unreachable) -> Unreachable:
+    def _unreached(self) -> None:
         self.forget()
-        self._rests_until = time.monotonic() + REST_SECONDS
-        return exc
+        self.rest.unreached()
 
 
 def chat(facts: Facts, messages: Sequence[Message]) -> dict[str, object]:
@@ -212,9 +231,14 @@ def chat(facts: Facts, messages: Sequence[Message]) -> dict[str, object]:
 
 
 def _models(listed: Mapping[str, object]) -> list[dict[str, object]]:
+    """Those with a name that can be shown: it goes into replies and logs."""
     data = listed.get("data")
     entries = data if isinstance(data, list) else []
-    return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str) and entry["id"]]
+    return [entry for entry in entries if isinstance(entry, dict) and _is_name(entry.get("id"))]
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
 
 
 def _size(value: object) -> int:
