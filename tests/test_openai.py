@@ -11,8 +11,8 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from functools import partial
+from ipaddress import ip_address
 from itertools import repeat
 from types import SimpleNamespace
 
