@@ -133,8 +133,8 @@ class Ask:
     ) -> Iterator[Event]:
         """Retrieved, then Extract when the model may still say more, then Deltas, then the Reply.
 
-        A citation's number is a place in the hits that were Retrieved. They are so once more when those that a reranker
-        put first state nothing: the answer is from what was found without it then, and so are its numbers.
+        A citation's number is a place in the hits that were Retrieved. With a reranker these come after the extract was
+        looked for: when the hits that it put first state nothing, they are those that were found without it.
 
         Busy, before anything else, when the model is wanted and too many wait for it already. What fails while it
         writes comes through in mode "generated" only; else the extract answers.
@@ -145,21 +145,24 @@ class Ask:
             found = self.search(
                 question, tenants=tenants, top_k=top_k, weights=weights, filter=filter, deadline=deadline
             )
-            yield Retrieved(found.hits)
+            if found.before is None:
+                yield Retrieved(found.hits)
             clock.take(found)
             embedder = found.embedder
             spoken = language(question)
             if not support.answerable(found.fused, background=embedder.background, ceiling=embedder.ceiling):
+                if found.before is not None:
+                    yield Retrieved(found.hits)
                 yield from _whole(_refusal(spoken, clock))
                 return
 
             passages, answer, cited = _extract(question, found, deadline)
             clock.lap("extract")
+            if found.before is not None:
+                yield Retrieved(passages.hits if cited else found.hits)
             if not cited:
                 yield from _whole(_refusal(spoken, clock))
                 return
-            if passages.hits is not found.hits:
-                yield Retrieved(passages.hits)
             reply = Reply(answer, True, "extractive", "stop", cited, None, Usage(), clock.total())
             if generator is None:
                 yield from _whole(reply)
