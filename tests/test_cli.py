@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from llamabda import wiring
+from llamabda.adapters.openai import checkup
 from llamabda.background import Background, Once
 from llamabda.cli import main
 from llamabda.cli.console import visible
@@ -497,7 +498,8 @@ def generator_finding(run) -> dict[str, str]:
     return finding
 
 
-def test_doctor_tells_how_the_language_models_server_is(run, use_server):
+def test_doctor_tells_how_the_language_models_server_is(run, use_server, monkeypatch):
+    monkeypatch.setattr(checkup, "FRESH_SECONDS", 0.0)  # two commands are two processes, which this is not
     with PlayingServer(writes("x")).running() as server:
         use_server(server.url)
         finding = generator_finding(run)

@@ -148,14 +148,7 @@ class Ask:
             if found.before is None:
                 yield Retrieved(found.hits)
             clock.take(found)
-            embedder = found.embedder
             spoken = language(question)
-            if not support.answerable(found.fused, background=embedder.background, ceiling=embedder.ceiling):
-                if found.before is not None:
-                    yield Retrieved(found.hits)
-                yield from _whole(_refusal(spoken, clock))
-                return
-
             passages, answer, cited = _extract(question, found, deadline)
             clock.lap("extract")
             if found.before is not None:
@@ -172,7 +165,7 @@ class Ask:
                 yield from _whole(replace(reply, finish_reason="deadline", timings=clock.total()))
                 return
 
-            draft = Draft(passages, embedder, Deadline(deadline.at - RESERVE_SECONDS / 2))
+            draft = Draft(passages, found.embedder, Deadline(deadline.at - RESERVE_SECONDS / 2))
             asked = prompt.build(question, [hit.chunk.text for hit in passages.hits], language=spoken)
             generation: Generation | None = None
             said = _Said()
@@ -248,10 +241,13 @@ class _Clock:
 
 def _extract(question: str, found: SearchResult, deadline: Deadline) -> tuple[Passages, str, tuple[Citation, ...]]:
     """What the hits answer. When a reranker's best state nothing, what those from before it do: refusing is not its."""
-    passages = read(question, found.hits, found.embedder, deadline)
+    embedder = found.embedder
+    if not support.answerable(found.fused, background=embedder.background, ceiling=embedder.ceiling):
+        return Passages(found.hits, (), None, None, ()), "", ()
+    passages = read(question, found.hits, embedder, deadline)
     answer, cited = _cited(passages)
     if not cited and found.before is not None:
-        passages = read(question, found.before, found.embedder, deadline)
+        passages = read(question, found.before, embedder, deadline)
         answer, cited = _cited(passages)
     return passages, answer, cited
 
