@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from llamabda.errors import Busy
 from llamabda.filters import Filter
 from llamabda.space import Space
-from llamabda.types import Chunk, Deadline, GenerationKey, Prompt, ScoredChunk, TextMatches
+from llamabda.types import Chunk, Deadline, Found, GenerationKey, Prompt, ScoredChunk, TextMatches
 
 FEW_WORDS = re.compile(r"(an?|and|are|did|does|do|in|is|it|of|on|or|the|to|was|were|what|when|where|which|who)")
 
@@ -66,22 +66,26 @@ class WordIndex:
     def add(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
         self.stored.extend(chunks)
 
-    def search_text(
-        self, query: str, *, tenants: Sequence[str], limit: int, filter: Filter | None = None
-    ) -> TextMatches:
+    def search(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        *,
+        tenants: Sequence[str],
+        limit: int,
+        filter: Filter | None = None,
+        deadline: Deadline | None = None,
+    ) -> Found:
         self.filters.append(filter)
         self.limits.append(limit)
-        wanted = set(vocabulary(query))
+        wanted = set(vocabulary(text))
         scored = [ScoredChunk(c, float(len(wanted & set(vocabulary(c.text))))) for c in self._of(tenants)]
-        found = sorted((s for s in scored if s.score > 0), key=lambda s: -s.score)[:limit]
-        return TextMatches(tuple(found), float(len(wanted)) if found else 0.0)
-
-    def search_vector(
-        self, vector: NDArray[np.float32], *, tenants: Sequence[str], limit: int, filter: Filter | None = None
-    ) -> Sequence[ScoredChunk]:
-        self.filters.append(filter)
-        scored = [ScoredChunk(c, float(self.embedder.embed_query(c.text) @ vector)) for c in self._of(tenants)]
-        return sorted(scored, key=lambda s: -s.score)[:limit]
+        matches = sorted((s for s in scored if s.score > 0), key=lambda s: -s.score)[:limit]
+        near = [ScoredChunk(c, float(self.embedder.embed_query(c.text) @ vector)) for c in self._of(tenants)]
+        return Found(
+            TextMatches(tuple(matches), float(len(wanted)) if matches else 0.0),
+            tuple(sorted(near, key=lambda s: -s.score)[:limit]),
+        )
 
     def chunks(self, key: GenerationKey, *, limit: int, after: int = -1) -> Sequence[Chunk]:
         return [c for c in self.stored if c.key == key and c.ordinal > after][:limit]

@@ -45,7 +45,7 @@ def readable(ingest) -> str | None:
     assert document.bytes == len(text.encode())
     assert len(chunks) == document.chunks
     assert all(chunk.text == text[chunk.start : chunk.end] for chunk in chunks)
-    found = ingest.space().index.search_text("version", tenants=("t",), limit=1000).matches
+    found = ingest.space().index.search("version", None, tenants=("t",), limit=1000).texts.matches
     mine = [match.chunk for match in found if match.chunk.generation == live]
     assert sorted(mine, key=lambda chunk: chunk.ordinal) == list(chunks)
     return text
@@ -88,7 +88,7 @@ def test_a_kill_at_any_statement_leaves_the_old_or_the_new_version(tmp_path):
 def test_later_chunks_are_found_by_what_the_document_says_first(ingest):
     text = "Bicycle insurance.\n\n" + body("old")
     ingest.train("t", [NewDocument("doc", text)], chunking=SMALL)
-    found = ingest.space().index.search_text("insurance", tenants=("t",), limit=100).matches
+    found = ingest.space().index.search("insurance", None, tenants=("t",), limit=100).texts.matches
     assert len(found) == ingest.catalog.get("t", "doc").chunks > 3
     assert sum("insurance" in match.chunk.text for match in found) == 1
 
@@ -101,7 +101,7 @@ def test_a_later_chunk_s_vector_lies_between_its_own_and_the_one_under_the_openi
     middle = embedder.embed_query(second.text) + embedder.embed_query(f"Bicycle insurance.\n{second.text}")
     scores = {
         match.chunk.ordinal: match.score
-        for match in ingest.space().index.search_vector(embedder.embed_query(""), tenants=("t",), limit=100)
+        for match in ingest.space().index.search("", embedder.embed_query(""), tenants=("t",), limit=100).nearest
     }
     assert scores[0] == pytest.approx(embedder.embed_query(first.text)[0], abs=1e-6)
     assert scores[1] == pytest.approx(middle[0] / np.linalg.norm(middle), abs=1e-6)
@@ -216,7 +216,7 @@ def test_a_reader_sees_one_whole_version_at_every_instant(ingest):
             while not done.is_set():
                 text, key = ingest.source(("t",), "doc", None)
                 (word,) = {w for w in words if body(w) == text}
-                found = ingest.space().index.search_text("version", tenants=("t",), limit=1000).matches
+                found = ingest.space().index.search("version", None, tenants=("t",), limit=1000).texts.matches
                 mine = [m.chunk for m in found if m.chunk.generation == key.generation]
                 assert mine
                 assert all(word in chunk.text for chunk in mine)

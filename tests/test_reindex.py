@@ -89,9 +89,9 @@ def test_every_document_gets_the_vectors_that_training_would_have_given_it(inges
         assert list(chunks) == list(expected)
         assert [chunk.metadata for chunk in chunks] == [chunk.metadata for chunk in expected]
         np.testing.assert_allclose(vectors, right, atol=1e-6)
-        found = turned(ingest).index.search_text(name, tenants=("t",), limit=3).matches
+        found = turned(ingest).index.search(name, None, tenants=("t",), limit=3).texts.matches
         assert [match.score for match in found] == pytest.approx(
-            [match.score for match in turned(fresh).index.search_text(name, tenants=("t",), limit=3).matches]
+            [match.score for match in turned(fresh).index.search(name, None, tenants=("t",), limit=3).texts.matches]
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from llamabda.admission import Admission
 from llamabda.ask import Ask
 from llamabda.filters import Filter
 from llamabda.search import CANDIDATES, CANDIDATES_PER_HIT, WIDER, Search
-from llamabda.types import Chunk, Deadline, Hit, Reply, ScoredChunk, TextMatches
+from llamabda.types import Chunk, Deadline, Found, Hit, Reply
 from tests.ask_fakes import LiveGenerations, chunk, word_space
 from tests.fakes import WordEmbedder
 
@@ -26,19 +26,11 @@ class Counted:
 
     def __init__(self, index: SqliteIndex) -> None:
         self.index = index
-        self.searches: list[str] = []
+        self.searches = 0
 
-    def search_text(
-        self, query: str, *, tenants: Sequence[str], limit: int, filter: Filter | None = None
-    ) -> TextMatches:
-        self.searches.append("text")
-        return self.index.search_text(query, tenants=tenants, limit=limit, filter=filter)
-
-    def search_vector(
-        self, vector: object, *, tenants: Sequence[str], limit: int, filter: Filter | None = None
-    ) -> Sequence[ScoredChunk]:
-        self.searches.append("vector")
-        return self.index.search_vector(vector, tenants=tenants, limit=limit, filter=filter)  # type: ignore[arg-type]  # passed on
+    def search(self, *args: object, **more: object) -> Found:
+        self.searches += 1
+        return self.index.search(*args, **more)  # type: ignore[arg-type]  # passed on
 
 
 class Collection:
@@ -123,13 +115,13 @@ def test_an_id_that_no_document_is_known_by_changes_nothing(tmp_path, question):
 def test_a_question_without_ids_searches_as_often_as_ever(tmp_path):
     collection = Collection(tmp_path, WORDS, TECHNIQUE)
     collection.found("which mitigations for all?")
-    assert collection.counted.searches == ["text", "vector"]
+    assert collection.counted.searches == 1
 
 
 def test_an_unknown_id_costs_one_search(tmp_path):
     collection = Collection(tmp_path, WORDS, TECHNIQUE)
     collection.found("which mitigations for T9999?")
-    assert sorted(collection.counted.searches) == ["text", "vector", "vector"]
+    assert collection.counted.searches == 2
 
 
 def test_a_foreign_document_of_that_id_is_not_found(tmp_path):
@@ -161,15 +153,15 @@ def test_a_deleted_document_s_id_leads_nowhere(tmp_path):
 
 def test_of_no_document_two_versions_are_shown_when_it_is_replaced_in_between(tmp_path):
     collection = Collection(tmp_path, TECHNIQUE)
-    asked = collection.counted.search_text
+    asked = collection.counted.search
 
-    def replacing(*args: object, **more: object) -> TextMatches:
+    def replacing(*args: object, **more: object) -> Found:
         found = asked(*args, **more)  # type: ignore[arg-type]  # passed on as it came
         if collection.catalog.generations["t", "a"] == 1:
             collection.add(replace(TECHNIQUE, generation=2))
         return found
 
-    collection.counted.search_text = replacing  # type: ignore[method-assign]  # the moment that matters
+    collection.counted.search = replacing  # type: ignore[method-assign]  # the moment that matters
     assert collection.found("what is T1406?") == ["a#2.0"]
 
 
@@ -204,31 +196,30 @@ def test_after_the_deadline_no_further_id_is_looked_up(tmp_path):
     """The hits of the plain search are there by then: they are worth more than an error, which this once was."""
     collection = Collection(tmp_path, WORDS, CHILD, TECHNIQUE)
     deadline = Deadline.after(60)
-    asked = collection.counted.search_text
+    asked = collection.counted.search
 
-    def late(*args: object, **more: object) -> TextMatches:
+    def late(*args: object, **more: object) -> Found:
         object.__setattr__(deadline, "at", 0.0)
         return asked(*args, **more)  # type: ignore[arg-type]  # passed on as it came
 
-    collection.counted.search_text = late  # type: ignore[method-assign]  # time passes while it searches
+    collection.counted.search = late  # type: ignore[method-assign]  # time passes while it searches
     hits = collection.hits("which mitigations for T1406?", deadline=deadline)
     assert [hit.chunk.id for hit in hits] == collection.found("which mitigations for zzzz?")
     assert {hit.named for hit in hits} == {0}
-    assert collection.counted.searches[:2] == ["text", "vector"]
-    assert len(collection.counted.searches) == 4  # two of them of the question without an id
+    assert collection.counted.searches == 2  # one of them of the question without an id
 
 
 def test_hits_are_found_without_ids_when_time_is_over_among_them(tmp_path):
     collection = Collection(tmp_path, WORDS, CHILD, TECHNIQUE)
     deadline = Deadline.after(60)
-    asked = collection.counted.search_vector
+    asked = collection.counted.search
 
-    def late(*args: object, **more: object) -> Sequence[ScoredChunk]:
-        if len(collection.counted.searches) > 3:  # the first by id
+    def late(*args: object, **more: object) -> Found:
+        if collection.counted.searches > 1:  # the first by id
             object.__setattr__(deadline, "at", 0.0)
         return asked(*args, **more)  # type: ignore[arg-type]  # passed on as it came
 
-    collection.counted.search_vector = late  # type: ignore[method-assign]  # time passes while it searches
+    collection.counted.search = late  # type: ignore[method-assign]  # time passes while it searches
     hits = collection.hits("which mitigations for T1406?", deadline=deadline)
     assert hits[0].chunk.id == "c#1.0"
     assert {hit.named for hit in hits} == {0}
@@ -253,17 +244,17 @@ def test_only_searches_that_lost_hits_are_made_wider(tmp_path):
     collection = Collection(tmp_path, WORDS, TECHNIQUE)
     collection.add(replace(WORDS, generation=2))
     limits: list[tuple[bool, int]] = []
-    asked = collection.counted.search_text
+    asked = collection.counted.search
 
-    def noted(*args: object, **more: object) -> TextMatches:
+    def noted(*args: object, **more: object) -> Found:
         limits.append((more["filter"] is None, more["limit"]))  # type: ignore[arg-type]  # a number
         return asked(*args, **more)  # type: ignore[arg-type]  # passed on as it came
 
-    collection.counted.search_text = noted  # type: ignore[method-assign]  # to look on
+    collection.counted.search = noted  # type: ignore[method-assign]  # to look on
     assert collection.found("which mitigations for T1406?", top_k=3)[0] == "a#1.0"
     narrow = CANDIDATES_PER_HIT * 3
     assert limits == [
-        (True, CANDIDATES), (False, narrow), (False, narrow), (True, CANDIDATES * WIDER), (True, CANDIDATES * WIDER**2)
+        (True, CANDIDATES), (False, 1), (False, narrow), (False, narrow), (True, CANDIDATES * WIDER), (True, CANDIDATES * WIDER**2)
     ]  # fmt: skip
 
 

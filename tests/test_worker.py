@@ -155,7 +155,7 @@ def test_deleting_what_is_queued_is_final(ingest):
     ingest.delete("t", "doc")
     Worker(lambda: ingest).once()
     assert ingest.catalog.get("t", "doc") is None
-    assert not ingest.space().index.search_text("sentence", tenants=("t",), limit=5).matches
+    assert not ingest.space().index.search("sentence", None, tenants=("t",), limit=5).texts.matches
 
 
 def test_a_text_that_never_arrived_is_told(ingest):

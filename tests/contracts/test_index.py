@@ -17,7 +17,7 @@ from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.index import SqliteIndex
 from llamabda.errors import InvalidInput
 from llamabda.ports import Index
-from llamabda.types import Chunk, GenerationKey
+from llamabda.types import Chunk, GenerationKey, ScoredChunk, TextMatches
 from tests import filter_oracle as oracle
 
 DIM = 4
@@ -45,21 +45,29 @@ def add(index: Index, *chunks: Chunk, vectors: list[np.ndarray] | None = None) -
     index.add(chunks, np.stack(vectors or [unit(1)] * len(chunks)))
 
 
+def by_words(index: Index, query: str, **asked) -> TextMatches:
+    return index.search(query, None, **asked).texts
+
+
+def by_vector(index: Index, vector: np.ndarray, **asked) -> tuple[ScoredChunk, ...]:
+    return index.search("", vector, **asked).nearest
+
+
 def text(index: Index, query: str, *tenants: str, limit: int = 10) -> list[str]:
-    return [m.chunk.text for m in index.search_text(query, tenants=tenants or ("t",), limit=limit).matches]
+    return [m.chunk.text for m in by_words(index, query, tenants=tenants or ("t",), limit=limit).matches]
 
 
 def test_an_empty_index_finds_nothing(index):
-    found = index.search_text("anything", tenants=("t",), limit=5)
+    found = by_words(index, "anything", tenants=("t",), limit=5)
     assert (found.matches, found.bound) == ((), 0.0)
-    assert list(index.search_vector(unit(1), tenants=("t",), limit=5)) == []
+    assert list(by_vector(index, unit(1), tenants=("t",), limit=5)) == []
 
 
 def test_what_was_added_is_found_at_once_and_whole(index):
     wanted = chunk("o prazo é de dez dias", ordinal=2)
     add(index, wanted)
-    assert index.search_text("prazo", tenants=("t",), limit=5).matches[0].chunk == wanted
-    assert index.search_vector(unit(1), tenants=("t",), limit=5)[0].chunk == wanted
+    assert by_words(index, "prazo", tenants=("t",), limit=5).matches[0].chunk == wanted
+    assert by_vector(index, unit(1), tenants=("t",), limit=5)[0].chunk == wanted
 
 
 @pytest.mark.parametrize(
@@ -83,7 +91,7 @@ def test_words_meet_whatever_their_case_accents_and_endings(index, query, stored
 def test_scores_are_bm25_with_the_statistics_of_the_readable_tenants(index):
     add(index, chunk("apple pear", "1"), chunk("apple apple plum plum", "2"), chunk("pear", "3", tenant="shared"))
     add(index, chunk("apple " * 50, "4", tenant="stranger"))
-    found = index.search_text("apple", tenants=("t", "shared"), limit=10)
+    found = by_words(index, "apple", tenants=("t", "shared"), limit=10)
     idf = np.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
     average = (2 + 4 + 1) / 3
     expected = [idf * count / (count + 1.2 * (0.25 + 0.75 * length / average)) for count, length in ((2, 4), (1, 2))]
@@ -94,15 +102,15 @@ def test_scores_are_bm25_with_the_statistics_of_the_readable_tenants(index):
 
 def test_a_word_that_does_not_occur_raises_the_bound_once_and_changes_no_score(index):
     add(index, chunk("apple", "1"), chunk("pear", "2"))
-    alone = index.search_text("apple", tenants=("t",), limit=5)
-    more = index.search_text("apple xyzzy apple xyzzy", tenants=("t",), limit=5)
+    alone = by_words(index, "apple", tenants=("t",), limit=5)
+    more = by_words(index, "apple xyzzy apple xyzzy", tenants=("t",), limit=5)
     assert more.matches == alone.matches
     assert more.bound == pytest.approx(alone.bound + np.log(1 + (2 + 0.5) / 0.5), rel=1e-5)
 
 
 def test_a_chunk_is_found_by_its_context_too_and_comes_back_without_it(index):
     add(index, replace(chunk("expire on 31 March"), context="Paid leave"), chunk("unrelated", "other"))
-    (match,) = index.search_text("leave", tenants=("t",), limit=5).matches
+    (match,) = by_words(index, "leave", tenants=("t",), limit=5).matches
     assert match.chunk.text == "expire on 31 March"
     assert match.chunk.context == ""
 
@@ -110,7 +118,7 @@ def test_a_chunk_is_found_by_its_context_too_and_comes_back_without_it(index):
 def test_vector_scores_are_cosines_best_first(index):
     vectors = [unit(1, 0), unit(1, 1), unit(-1, 0)]
     add(index, *(chunk(str(at), str(at)) for at in range(3)), vectors=vectors)
-    found = index.search_vector(unit(1, 0.2), tenants=("t",), limit=3)
+    found = by_vector(index, unit(1, 0.2), tenants=("t",), limit=3)
     assert [match.chunk.doc_id for match in found] == ["0", "1", "2"]
     assert [match.score for match in found] == pytest.approx([float(unit(1, 0.2) @ v) for v in vectors], abs=1e-6)
 
@@ -118,13 +126,13 @@ def test_vector_scores_are_cosines_best_first(index):
 def test_only_readable_tenants_are_searched_even_when_others_match_better(index):
     add(index, chunk("secret plan", "a", tenant="stranger"), chunk("plan", "b"), chunk("plan", "c", tenant="shared"))
     assert text(index, "secret plan", "t") == ["plan"]
-    assert {m.chunk.tenant for m in index.search_vector(unit(1), tenants=("t", "shared"), limit=9)} == {"t", "shared"}
-    assert list(index.search_vector(unit(1), tenants=(), limit=9)) == []
+    assert {m.chunk.tenant for m in by_vector(index, unit(1), tenants=("t", "shared"), limit=9)} == {"t", "shared"}
+    assert list(by_vector(index, unit(1), tenants=(), limit=9)) == []
 
 
 def test_the_limit_holds_and_ties_are_in_order_of_arrival(index):
     add(index, *(chunk("same", str(at)) for at in range(20)))
-    found = index.search_vector(unit(1), tenants=("t",), limit=7)
+    found = by_vector(index, unit(1), tenants=("t",), limit=7)
     assert [match.chunk.doc_id for match in found] == [str(at) for at in range(7)]
     assert len(text(index, "same", limit=3)) == 3
 
@@ -135,7 +143,7 @@ def test_adding_again_replaces(index):
     add(index, chunk("new words"))
     assert text(index, "old") == []
     assert text(index, "words") == ["new words"]
-    assert index.search_text("words", tenants=("t",), limit=5).bound == pytest.approx(np.log(1 + 0.5 / 1.5), rel=1e-5)
+    assert by_words(index, "words", tenants=("t",), limit=5).bound == pytest.approx(np.log(1 + 0.5 / 1.5), rel=1e-5)
 
 
 def test_deleting_takes_exactly_one_generation(index):
@@ -143,7 +151,7 @@ def test_deleting_takes_exactly_one_generation(index):
     assert sorted(text(index, "first second third")) == ["first", "second", "third"]
     index.delete([GenerationKey("t", "d", 1), GenerationKey("t", "never", 1), GenerationKey("u", "d", 2)])
     assert sorted(text(index, "first second third")) == ["second", "third"]
-    assert {m.chunk.text for m in index.search_vector(unit(1), tenants=("t",), limit=9)} == {"second", "third"}
+    assert {m.chunk.text for m in by_vector(index, unit(1), tenants=("t",), limit=9)} == {"second", "third"}
 
 
 def test_deleting_everything_leaves_an_empty_index_that_can_be_filled_again(index):
@@ -172,11 +180,11 @@ def test_vectors_of_a_wrong_shape_are_refused_and_nothing_is_written(index, shap
 
 def test_a_query_vector_of_a_wrong_dimension_is_refused(index):
     with pytest.raises(InvalidInput, match="shape"):
-        index.search_vector(np.zeros(DIM + 1, np.float32), tenants=("t",), limit=1)
+        by_vector(index, np.zeros(DIM + 1, np.float32), tenants=("t",), limit=1)
 
 
 @pytest.mark.parametrize("query", ["", "!!!", "\x00", '" OR 1=1 --', "NEAR(a b)", "*", "ação " * 2000])
-def test_any_query_text_is_only_words(index, query):
+def test_any_query_text_is_only_by_words(index, query):
     add(index, chunk("something else"))
     assert text(index, query) == []
 
@@ -198,15 +206,13 @@ def test_many_small_additions_equal_one_large_one(index):
     add(index, *(chunk(texts[at], f"{at:03}", tenant="whole") for at in left), vectors=[vectors[at] for at in left])
     for query in ("w1 w2 w3", "w50", "w7 w8"):
         small, whole = (
-            [(m.chunk.doc_id, round(m.score, 5)) for m in index.search_text(query, tenants=(t,), limit=400).matches]
+            [(m.chunk.doc_id, round(m.score, 5)) for m in by_words(index, query, tenants=(t,), limit=400).matches]
             for t in ("t", "whole")
         )
         assert sorted(small) == sorted(whole)
         assert small
     target = unit(0.3, -0.2, 0.9, 0.1)
-    small, whole = (
-        [m.chunk.doc_id for m in index.search_vector(target, tenants=(t,), limit=50)] for t in ("t", "whole")
-    )
+    small, whole = ([m.chunk.doc_id for m in by_vector(index, target, tenants=(t,), limit=50)] for t in ("t", "whole"))
     assert small == whole
 
 
@@ -240,10 +246,9 @@ def tagged(metadata: dict[str, object], doc_id: str, *, tenant: str = "t") -> Ch
 def both(index: Index, filter: dict[str, object], *, limit: int = 100, tenants: tuple[str, ...] = ("t",)) -> list[str]:
     """The documents that pass, by either search, which must agree."""
     wanted = filters.parse(filter)
-    by_text = index.search_text("apple", tenants=tenants, limit=limit, filter=wanted).matches
-    by_vector = index.search_vector(unit(1), tenants=tenants, limit=limit, filter=wanted)
-    assert {m.chunk.id for m in by_text} == {m.chunk.id for m in by_vector}
-    return sorted(m.chunk.doc_id for m in by_text)
+    found = index.search("apple", unit(1), tenants=tenants, limit=limit, filter=wanted)
+    assert {m.chunk.id for m in found.texts.matches} == {m.chunk.id for m in found.nearest}
+    return sorted(m.chunk.doc_id for m in found.nearest)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -258,10 +263,10 @@ def test_a_filter_leaves_exactly_the_documents_whose_metadata_passes(index, docu
 def test_a_filter_acts_before_the_best_are_taken_and_leaves_scores_as_they_are(index):
     chunks = [tagged({"n": n}, f"{n:03}") for n in range(200)]
     add(index, *chunks, vectors=[unit(1, n / 100) for n in range(200)])
-    found = index.search_vector(unit(1), tenants=("t",), limit=2, filter=filters.parse({"n": {"$gte": 150}}))
+    found = by_vector(index, unit(1), tenants=("t",), limit=2, filter=filters.parse({"n": {"$gte": 150}}))
     assert [m.chunk.doc_id for m in found] == ["150", "151"]
-    everything = index.search_text("apple", tenants=("t",), limit=1)
-    some = index.search_text("apple", tenants=("t",), limit=1, filter=filters.parse({"n": 7}))
+    everything = by_words(index, "apple", tenants=("t",), limit=1)
+    some = by_words(index, "apple", tenants=("t",), limit=1, filter=filters.parse({"n": 7}))
     assert [m.chunk.doc_id for m in some.matches] == ["007"]
     assert some.matches[0].score == everything.matches[0].score
     assert some.bound == everything.bound
@@ -311,10 +316,9 @@ def test_what_looks_like_a_query_in_a_filter_is_a_value(index):
 
 def by_id(index: Index, wanted: filters.Filter, *tenants: str) -> list[str]:
     """The documents with a term, by either search, which must agree."""
-    by_text = index.search_text("apple", tenants=tenants or ("t",), limit=100, filter=wanted).matches
-    by_vector = index.search_vector(unit(1), tenants=tenants or ("t",), limit=100, filter=wanted)
-    assert {m.chunk.id for m in by_text} == {m.chunk.id for m in by_vector}
-    return sorted(m.chunk.id for m in by_text)
+    found = index.search("apple", unit(1), tenants=tenants or ("t",), limit=100, filter=wanted)
+    assert {m.chunk.id for m in found.texts.matches} == {m.chunk.id for m in found.nearest}
+    return sorted(m.chunk.id for m in found.nearest)
 
 
 def test_a_document_is_found_by_its_own_id_and_by_those_it_refers_to(index):

@@ -18,6 +18,7 @@ from llamabda.types import (
     Document,
     DocumentPage,
     Embedding,
+    Found,
     GenerationKey,
     Invite,
     Lease,
@@ -25,9 +26,7 @@ from llamabda.types import (
     Pending,
     Prompt,
     Reply,
-    ScoredChunk,
     Session,
-    TextMatches,
     User,
 )
 
@@ -89,19 +88,25 @@ class Index(Protocol):
         text searches.
         """
 
-    def search_text(
-        self, query: str, *, tenants: Sequence[str], limit: int, filter: Filter | None = None
-    ) -> TextMatches:
-        """BM25 over the chunks of these tenants, with their own statistics, best first, at most `limit`.
+    def search(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        *,
+        tenants: Sequence[str],
+        limit: int,
+        filter: Filter | None = None,
+        deadline: Deadline | None = None,
+    ) -> Found:
+        """The chunks of these tenants that the words find, and those whose vectors have the highest cosine.
 
-        `filter` leaves out chunks by their metadata, before the best are taken; the statistics stay those of all. The
-        terms that filters ask for are those of `filters.terms` and `identifiers.terms`.
+        At most `limit` of each, best first. Words are searched by BM25, with the statistics of these tenants or, where
+        an index cannot tell them apart, of all. `vector` is (dim,) of unit length; None, or a text without words,
+        leaves that search out. `filter` leaves out chunks by their metadata before the best are taken; statistics stay
+        those of all. The terms that filters ask for are those of `filters.terms` and `identifiers.terms`.
+
+        DependencyFailed when the index cannot answer, or not before the deadline.
         """
-
-    def search_vector(
-        self, vector: NDArray[np.float32], *, tenants: Sequence[str], limit: int, filter: Filter | None = None
-    ) -> Sequence[ScoredChunk]:
-        """The chunks of these tenants that pass the filter with the highest cosine, best first, at most `limit`."""
 
     def chunks(self, key: GenerationKey, *, limit: int, after: int = -1) -> Sequence[Chunk]:
         """The chunks of one generation in order of `ordinal`, those with `ordinal > after`, at most `limit`."""
@@ -120,7 +125,7 @@ class Indexes(Protocol):
     """One index for each build of vectors: those of different models are never mixed."""
 
     def open(self, build: str, dim: int) -> Index:
-        """Made when it is not there."""
+        """Made when it is not there, at the latest when it is first used."""
 
     def there(self, build: str) -> bool: ...
 
@@ -133,12 +138,18 @@ class Indexes(Protocol):
     def drop(self, build: str) -> None:
         """Removes a whole index; an unknown one is ignored."""
 
+    def publish(self, build: str) -> None:
+        """Readers search this one: whoever looks at the indexes from outside finds it under their common name."""
+
 
 class Embeddings(Protocol):
     """Which build of vectors readers search, and which documents have theirs in which. It shares the catalog's writes.
 
     A build is being made, live (one at most), retired, or being dropped; then it is forgotten.
     """
+
+    def owner(self) -> str:
+        """Names this installation: indexes elsewhere belong to one. Random, and the same for ever."""
 
     def live(self) -> Build | None:
         """The one that readers search; None: there was none yet."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from llamabda import identifiers
 from llamabda.errors import DependencyFailed
@@ -16,7 +16,7 @@ from llamabda.lookup import named_first
 from llamabda.ports import Catalog, Embedder, Index, Reranker
 from llamabda.reranking import RERANK_CANDIDATES, reranked
 from llamabda.space import Space
-from llamabda.types import Chunk, Deadline, Hit, ScoredChunk, TextMatches, Weights
+from llamabda.types import Chunk, Deadline, Found, Hit, TextMatches, Weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +26,6 @@ CANDIDATES = 300  # per search, at least: cranfield still gains a little from 10
 CANDIDATES_PER_HIT = 4
 ROUNDS = 3  # searches, each wider, while hits of replaced versions take the places of live ones
 WIDER = 4
-
-_Found: TypeAlias = tuple[TextMatches, Sequence[ScoredChunk]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +94,11 @@ class Search:
             for lookup in lost:
                 lookup.widen()
         fused = partial(fuse, background=embedder.background, ceiling=embedder.ceiling, weights=weights)
-        hits: list[Hit] = fused(*plain.live, limit=best)
+        hits: list[Hit] = fused(plain.live.texts, plain.live.nearest, limit=best)
         if narrowed:
-            texts, nearest = _joined([lookup.live for lookup in narrowed], plain.live[0].bound)
-            every = len(texts.matches) + len(nearest)
-            named = fused(texts, nearest, limit=every, whole=plain.live[0])
+            joined = _joined([lookup.live for lookup in narrowed], plain.live.texts.bound)
+            every = len(joined.texts.matches) + len(joined.nearest)
+            named = fused(joined.texts, joined.nearest, limit=every, whole=plain.live.texts)
             hits = named_first(ids, named, hits, limit=best)
         done = time.perf_counter()
         timings = {"embed": 1000 * (embedded - began), "search": 1000 * (done - embedded)}
@@ -128,21 +126,21 @@ class _Lookup:
 
     filter: Filter | None
     limit: int
-    found: _Found | None = None  # None: to be searched
-    live: _Found = (TextMatches((), 0.0), ())
+    found: Found | None = None  # None: to be searched
+    live: Found = field(default_factory=Found)
 
     def chunks(self) -> list[Chunk]:
-        matches, nearest = self.found or self.live
-        return [found.chunk for found in (*matches.matches, *nearest)]
+        found = self.found or self.live
+        return [one.chunk for one in (*found.texts.matches, *found.nearest)]
 
     def keep(self, is_live: Callable[[Chunk], bool]) -> bool:
         """Whether anything was found that is not live."""
-        matches, nearest = self.found or self.live
-        self.live = (
-            TextMatches(tuple(m for m in matches.matches if is_live(m.chunk)), matches.bound),
-            [n for n in nearest if is_live(n.chunk)],
+        found = self.found or self.live
+        self.live = Found(
+            TextMatches(tuple(m for m in found.texts.matches if is_live(m.chunk)), found.texts.bound),
+            tuple(n for n in found.nearest if is_live(n.chunk)),
         )
-        return len(self.live[0].matches) + len(self.live[1]) < len(matches.matches) + len(nearest)
+        return _size(self.live) < _size(found)
 
     def widen(self) -> None:
         self.limit *= WIDER
@@ -158,10 +156,7 @@ class _Asker:
     deadline: Deadline
 
     def __call__(self, lookup: _Lookup) -> None:
-        limit, filter = lookup.limit, lookup.filter
-        matches = self.index.search_text(self.question, tenants=self.tenants, limit=limit, filter=filter)
-        nearest = self.index.search_vector(self.vector, tenants=self.tenants, limit=limit, filter=filter)
-        lookup.found = matches, nearest
+        lookup.found = self._found(lookup.filter, lookup.limit)
 
     def all(self, lookups: Sequence[_Lookup]) -> bool:
         """Searches those that were not; False when there was no time for all of them."""
@@ -185,19 +180,28 @@ class _Asker:
         if self.deadline.passed():
             return []
         anywhere = within(Or(tuple(identifiers.known(one) for one in ids)))
-        if not self.index.search_vector(self.vector, tenants=self.tenants, limit=1, filter=anywhere):
+        if not self._found(anywhere, 1).nearest:
             return []
         which = (identifiers.own, identifiers.known)
         return [_Lookup(within(named(one)), limit) for one in ids for named in which]
 
+    def _found(self, filter: Filter | None, limit: int) -> Found:
+        return self.index.search(
+            self.question, self.vector, tenants=self.tenants, limit=limit, filter=filter, deadline=self.deadline
+        )
 
-def _joined(searches: Sequence[_Found], bound: float) -> _Found:
+
+def _size(found: Found) -> int:
+    return len(found.texts.matches) + len(found.nearest)
+
+
+def _joined(searches: Sequence[Found], bound: float) -> Found:
     """What several searches found, each chunk once, best first."""
-    texts = {(m.chunk.tenant, m.chunk.id): m for matches, _ in searches for m in matches.matches}
-    nearest = {(n.chunk.tenant, n.chunk.id): n for _, found in searches for n in found}
-    return (
+    texts = {(m.chunk.tenant, m.chunk.id): m for found in searches for m in found.texts.matches}
+    nearest = {(n.chunk.tenant, n.chunk.id): n for found in searches for n in found.nearest}
+    return Found(
         TextMatches(tuple(sorted(texts.values(), key=lambda found: -found.score)), bound),
-        sorted(nearest.values(), key=lambda found: -found.score),
+        tuple(sorted(nearest.values(), key=lambda found: -found.score)),
     )
 
 

@@ -184,6 +184,14 @@ class TextMatches:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What an index has for a question: by its words, and the nearest by its vector, best first."""
+
+    texts: TextMatches = TextMatches((), 0.0)
+    nearest: tuple[ScoredChunk, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """A retrieved chunk. `score`: in [0, 1], higher is better, comparable within one result list only."""
 

@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS vectors (
     PRIMARY KEY (tenant, doc_id, generation, build)
 ) WITHOUT ROWID
 """
+_OWNER = "CREATE TABLE IF NOT EXISTS installation (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL)"
 # before builds had names, the embedding's fingerprint stood at the end of a recipe, and was the name of its index
 _CUT = "(instr(recipe, '/') + instr(substr(recipe, instr(recipe, '/')), ':'))"
 _FROM_RECIPES = f"""
@@ -49,6 +50,12 @@ class SqliteEmbeddings:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def owner(self) -> str:
+        with self._database.write() as db:
+            db.execute(_OWNER)
+            db.execute("INSERT OR IGNORE INTO installation VALUES (1, ?)", (secrets.token_hex(8),))
+            return str(db.execute("SELECT name FROM installation").fetchone()[0])
 
     def live(self) -> Build | None:
         with self._database.read() as db:

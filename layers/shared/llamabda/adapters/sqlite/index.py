@@ -22,7 +22,7 @@ from llamabda.adapters.sqlite.shard import Shard, best_by_text, best_by_vector
 from llamabda.analysis import query_terms, tokens
 from llamabda.errors import ConfigurationError, InvalidInput
 from llamabda.filters import Filter
-from llamabda.types import Chunk, GenerationKey, Metadata, ScoredChunk, TextMatches
+from llamabda.types import Chunk, Deadline, Found, GenerationKey, Metadata, ScoredChunk, TextMatches
 
 # AUTOINCREMENT: ids only grow, so "rows after the last one seen" finds exactly the new ones.
 # collections.version counts a tenant's changes, collections.removals those that took rows away.
@@ -116,24 +116,26 @@ class SqliteIndex:
             for tenant in {chunk.tenant for chunk in chunks}:
                 _changed(db, tenant, removed=tenant in replaced)
 
-    def search_text(
-        self, query: str, *, tenants: Sequence[str], limit: int, filter: Filter | None = None
-    ) -> TextMatches:
-        terms = {segments.term_hash(term): content for term, content in query_terms(query).items()}
-        with self._database.read() as db:
-            shards = self._current(db, tenants)
-            found, bound = best_by_text(list(shards.values()), terms, limit, self._masks.of(db, shards, filter))
-            return TextMatches(_resolve(db, found), bound)
-
-    def search_vector(
-        self, vector: NDArray[np.float32], *, tenants: Sequence[str], limit: int, filter: Filter | None = None
-    ) -> Sequence[ScoredChunk]:
-        if vector.shape != (self._dim,):
+    def search(
+        self,
+        text: str,
+        vector: NDArray[np.float32] | None,
+        *,
+        tenants: Sequence[str],
+        limit: int,
+        filter: Filter | None = None,
+        deadline: Deadline | None = None,
+    ) -> Found:
+        """Exact and quick: the deadline is not looked at."""
+        if vector is not None and vector.shape != (self._dim,):
             raise InvalidInput(f"a query vector has the shape ({self._dim},), not {vector.shape}")
+        terms = {segments.term_hash(term): content for term, content in query_terms(text).items()}
         with self._database.read() as db:
             shards = self._current(db, tenants)
-            found = best_by_vector(list(shards.values()), vector, limit, self._masks.of(db, shards, filter))
-            return _resolve(db, found)
+            every, masks = list(shards.values()), self._masks.of(db, shards, filter)
+            texts, bound = best_by_text(every, terms, limit, masks) if terms else ([], 0.0)
+            nearest = [] if vector is None else best_by_vector(every, vector, limit, masks)
+            return Found(TextMatches(_resolve(db, texts), bound), _resolve(db, nearest))
 
     def chunks(self, key: GenerationKey, *, limit: int, after: int = -1) -> Sequence[Chunk]:
         with self._database.read() as db:
