@@ -254,7 +254,8 @@ def test_only_searches_that_lost_hits_are_made_wider(tmp_path):
     assert collection.found("which mitigations for T1406?", top_k=3)[0] == "a#1.0"
     narrow = CANDIDATES_PER_HIT * 3
     assert limits == [
-        (True, CANDIDATES), (False, 1), (False, narrow), (False, narrow), (True, CANDIDATES * WIDER), (True, CANDIDATES * WIDER**2)
+        (True, CANDIDATES), (False, 1), (False, narrow), (False, narrow), (True, CANDIDATES * WIDER),
+        (True, CANDIDATES * WIDER**2)
     ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ class Endpoint:
         if parts.scheme not in PORTS:
             raise ValueError(f"an address that begins with http:// or https://, like {EXAMPLE}")
         if "@" in parts.netloc:
-            raise ValueError("no user name or password in the address: use GENERATOR_API_KEY")
+            raise ValueError("no user name or password in the address: there are settings for them")
         if "?" in url or "#" in url:
             raise ValueError(f"an address without ? and #, like {EXAMPLE}")
         try:

@@ -138,7 +138,7 @@ class Indexes(Protocol):
     def drop(self, build: str) -> None:
         """Removes a whole index; an unknown one is ignored."""
 
-    def publish(self, build: str) -> None:
+    def publish(self, build: str, dim: int) -> None:
         """Readers search this one: whoever looks at the indexes from outside finds it under their common name."""
 
 

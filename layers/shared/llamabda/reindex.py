@@ -80,6 +80,7 @@ class Reindex:
                 if run.in_a_row >= MOST_FAILURES:
                     return Reindexed(build, run.documents, run.chunks, tuple(run.failed), adopted=False)
             if self.embeddings.adopt(build):
+                self.indexes.publish(build, embedder.dim)
                 return Reindexed(build, run.documents, run.chunks, (), adopted=True)
             if run.failed:
                 return Reindexed(build, run.documents, run.chunks, tuple(run.failed), adopted=False)

@@ -6,6 +6,7 @@ import os
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -61,6 +62,19 @@ class Settings(BaseSettings):
     generator_model: str = ""  # as that server names it; empty: the first that it lists
     generator_api_key: SecretStr = SecretStr("")
 
+    # the index: in LLAMABDA_HOME unless OPENSEARCH_HOST says where
+    opensearch_host: str = ""  # address of an OpenSearch cluster, like https://search.example.org:9200
+    opensearch_user: str = ""  # empty: requests to AWS are signed, others carry no credentials
+    opensearch_pass: SecretStr = SecretStr("")
+    opensearch_service: Literal["", "es", "aoss"] = ""  # empty: as the address says
+    opensearch_ca_certs: Path | None = None  # a file with the certificates of a private authority
+    opensearch_timeout: float = Field(default=10.0, gt=0, le=300)  # seconds for one request
+    opensearch_shards: int = Field(default=1, ge=1, le=1024)
+    opensearch_replicas: int = Field(default=0, ge=0, le=10)
+    index_name: str = Field(default="llamabda", pattern="^[a-z0-9][a-z0-9_-]{0,99}$")
+    knn_engine: Literal["faiss", "lucene"] = "faiss"
+    knn_space: Literal["l2", "cosinesimil", "innerproduct"] = "l2"
+
     # limits
     rate_limit_user: int = Field(default=600, ge=0, le=1_000_000)  # requests a minute; 0: none
     rate_limit_address: int = Field(default=1_200, ge=0, le=1_000_000)  # requests a minute; 0: none
@@ -83,7 +97,7 @@ class Settings(BaseSettings):
             ip_network(part, strict=False)  # its message names the part
         return value
 
-    @field_validator("generator_url")
+    @field_validator("generator_url", "opensearch_host")
     @classmethod
     def _address(cls, value: str) -> str:
         if value.strip():
@@ -97,6 +111,10 @@ class Settings(BaseSettings):
         if any(not "!" <= c <= "~" for c in key):
             raise ValueError("a key of printable ASCII characters without spaces")
         return SecretStr(key)
+
+    @property
+    def opensearch_endpoint(self) -> Endpoint | None:
+        return Endpoint.parse(self.opensearch_host) if self.opensearch_host else None
 
     @property
     def generator_endpoint(self) -> Endpoint | None:
@@ -120,7 +138,7 @@ def _listed(value: str) -> tuple[str, ...]:
 
 
 # what is wrong in these is told without their value
-HIDDEN = frozenset(("generator_url", "generator_api_key"))
+HIDDEN = frozenset(("generator_url", "generator_api_key", "opensearch_host", "opensearch_pass"))
 
 
 @cache

@@ -117,9 +117,13 @@ class Spaces:
         return model, embedder
 
     def _opened(self, live: Build, embedder: Embedder) -> Space:
-        if self._embeddings.left(live.name) < self._embeddings.documents() and not self._indexes.there(live.name):
-            self._embeddings.lost(live.name)
-            log.error("the index %s is gone: run `llamabda reindex`, until then nothing is found", live.name)
+        try:
+            if self._embeddings.left(live.name) < self._embeddings.documents() and not self._indexes.there(live.name):
+                self._embeddings.lost(live.name)
+                log.error("the index %s is gone: run `llamabda reindex`, until then nothing is found", live.name)
+            self._indexes.publish(live.name, embedder.dim)
+        except DependencyFailed as exc:
+            log.warning("the index cannot be looked at now: %s", exc.message)  # it may come back any time
         return Space(live.name, embedder, self._indexes.open(live.name, embedder.dim))
 
     def _follow(self, live: Build) -> None:

@@ -16,13 +16,14 @@ from llamabda.adapters.sqlite.database import Database
 from llamabda.background import Background, Once
 from llamabda.cpu import available_cpus
 from llamabda.errors import ConfigurationError, DependencyFailed, LlamabdaError
-from llamabda.settings import settings, unsafe
+from llamabda.settings import Settings, settings, unsafe
 from llamabda.types import EmbeddingModel
 
 if TYPE_CHECKING:
     from llamabda.accounts import Accounts
     from llamabda.adapters.key_file import KeyFileSigner
     from llamabda.adapters.openai import OpenAiGenerator
+    from llamabda.adapters.opensearch import Access
     from llamabda.adapters.prometheus import PrometheusMetrics
     from llamabda.admission import Admission
     from llamabda.ask import Ask
@@ -133,9 +134,56 @@ def embeddings() -> Embeddings:
 
 @Once
 def indexes() -> Indexes:
+    if settings().opensearch_host:
+        from llamabda.adapters.opensearch import Connection, Layout, OpenSearchIndexes
+
+        access = opensearch_access(settings(), os.environ)
+        return OpenSearchIndexes(
+            Connection(access),
+            alias=settings().index_name,
+            layout=Layout(
+                settings().knn_engine,
+                settings().knn_space,
+                settings().opensearch_shards,
+                settings().opensearch_replicas,
+            ),
+            owner=embeddings().owner(),
+            serverless=access.service == "aoss",
+        )
     from llamabda.adapters.sqlite.indexes import SqliteIndexes
 
     return SqliteIndexes(settings().home_dir / "index")
+
+
+def opensearch_access(given: Settings, environment: Mapping[str, str]) -> Access:
+    """Where OPENSEARCH_HOST is, and how to be let in: by name and password, or by requests that are signed for AWS.
+
+    ConfigurationError when there is no region to sign for.
+    """
+    from llamabda.adapters.opensearch import Access
+
+    endpoint = given.opensearch_endpoint
+    if endpoint is None:
+        raise ConfigurationError("OPENSEARCH_HOST is not set")
+    # domains are called <name>.<region>.es.amazonaws.com, collections <id>.<region>.aoss.amazonaws.com
+    parts = endpoint.host.split(".")
+    amazon = parts[-2:] == ["amazonaws", "com"] and len(parts) >= 5 and parts[-3] in ("es", "aoss")
+    service = "" if given.opensearch_user else given.opensearch_service or (parts[-3] if amazon else "")
+    region = parts[-4] if amazon else environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
+    if service and not region:
+        raise ConfigurationError("requests to OPENSEARCH_HOST are to be signed: set AWS_REGION to its region")
+    return Access(
+        endpoint.host,
+        endpoint.port,
+        endpoint.scheme == "https",
+        endpoint.path,
+        user=given.opensearch_user,
+        password=given.opensearch_pass.get_secret_value(),
+        service=service,
+        region=region,
+        ca_certs=str(given.opensearch_ca_certs.expanduser()) if given.opensearch_ca_certs else "",
+        timeout=given.opensearch_timeout,
+    )
 
 
 def wanted_model() -> EmbeddingModel:

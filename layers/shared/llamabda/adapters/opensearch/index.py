@@ -109,6 +109,10 @@ class OpenSearchIndex:
         for at in range(0, len(every), DELETED):
             self._delete(every[at : at + DELETED])
 
+    def make(self) -> None:
+        """When it is not there yet."""
+        self._opened()
+
     def there(self) -> bool:
         """Whether the index has been made."""
         return self._mapping(self._connection.deadline()) is not None

@@ -63,8 +63,9 @@ class OpenSearchIndexes:
             if exc.status != 404:
                 raise
 
-    def publish(self, build: str) -> None:
+    def publish(self, build: str, dim: int) -> None:
         alias, name = self._alias, self._name(build)
+        self.open(build, dim).make()
         others = [self._name(one) for one in self._found() if one != build]
         actions: list[dict[str, Any]] = [
             {"remove": {"index": other, "alias": alias, "must_exist": False}} for other in others

@@ -59,7 +59,7 @@ class SqliteIndexes:
             self._opened.pop(build, None)
             shutil.rmtree(self._folder / build, ignore_errors=True)
 
-    def publish(self, build: str) -> None:
+    def publish(self, build: str, dim: int) -> None:
         """The folders' names tell all that there is to tell."""
 
 
