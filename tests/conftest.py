@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from llamabda.adapters.opensearch import Access
+from llamabda.endpoint import Endpoint
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -29,3 +32,13 @@ def minilm_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     published = fetch("sentence-transformers/all-MiniLM-L6-v2", cache=models_dir(), prepared=False)
     cache = tmp_path_factory.mktemp("exports")
     return export(str(published), name="minilm", cache=cache, threads=2, say=print).folder
+
+
+@pytest.fixture(scope="session")
+def opensearch() -> Access:
+    """The server of OPENSEARCH_HOST."""
+    address = os.environ.get("LLAMABDA_TEST_OPENSEARCH")
+    if not address:
+        pytest.skip("LLAMABDA_TEST_OPENSEARCH names no OpenSearch server: `make opensearch` starts one")
+    endpoint = Endpoint.parse(address)
+    return Access(endpoint.host, endpoint.port, endpoint.scheme == "https", endpoint.path)

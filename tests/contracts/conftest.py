@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from llamabda.adapters.opensearch import Access
-from llamabda.endpoint import Endpoint
-
 
 @pytest.fixture(scope="session")
 def gguf() -> Path:
@@ -58,13 +55,3 @@ def llama_server(gguf: Path) -> Iterator[str]:
         process.wait()
         process.stdin.close()
         process.stdout.close()
-
-
-@pytest.fixture(scope="session")
-def opensearch() -> Access:
-    """The server of OPENSEARCH_HOST."""
-    address = os.environ.get("LLAMABDA_TEST_OPENSEARCH")
-    if not address:
-        pytest.skip("LLAMABDA_TEST_OPENSEARCH names no OpenSearch server: `make opensearch` starts one")
-    endpoint = Endpoint.parse(address)
-    return Access(endpoint.host, endpoint.port, endpoint.scheme == "https", endpoint.path)

@@ -14,14 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llamabda import filters, identifiers
-from llamabda.adapters.opensearch import Connection, Layout, OpenSearchIndex
+from llamabda.adapters.opensearch import Connection, Layout, OpenSearchIndex, serverless
 from llamabda.adapters.opensearch.mapping import SpaceType
+from llamabda.adapters.opensearch.serverless import ServerlessIndex
 from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.index import SqliteIndex
 from llamabda.errors import InvalidInput
 from llamabda.ports import Index
 from llamabda.types import Chunk, GenerationKey, ScoredChunk, TextMatches
 from tests import filter_oracle as oracle
+from tests.opensearch_proxy import Proxy, like_serverless
 
 DIM = 4
 ENGINE = "lucene"  # "faiss" is native code, which servers made of jars lack
@@ -37,11 +39,28 @@ def opensearch_index(space: SpaceType) -> Callable[[pytest.FixtureRequest, Path]
     return make
 
 
+def serverless_index(request: pytest.FixtureRequest, folder: Path) -> Index:
+    """Against the real server, behind what refuses the things that collections refuse."""
+    server = request.getfixturevalue("opensearch")
+    running = Proxy(server, before=like_serverless).running()
+    connection, name = Connection(running.__enter__()), f"contract-{secrets.token_hex(6)}"
+
+    def remove() -> None:
+        connection.close()
+        running.__exit__(None, None, None)
+        Connection(server).call("DELETE", f"/{name}*")
+
+    request.addfinalizer(remove)
+    request.getfixturevalue("monkeypatch").setattr(serverless, "POLL_SECONDS", 0.02)
+    return ServerlessIndex(connection, name, dim=DIM, layout=Layout(ENGINE, "l2", shards=3))
+
+
 MAKERS: dict[str, Callable[[pytest.FixtureRequest, Path], Index]] = {
     "sqlite": lambda _, folder: SqliteIndex(Database(folder / "index.db"), cache=folder / "cache", dim=DIM),
     "opensearch-l2": opensearch_index("l2"),
     "opensearch-cosinesimil": opensearch_index("cosinesimil"),
     "opensearch-innerproduct": opensearch_index("innerproduct"),
+    "opensearch-serverless": serverless_index,
 }
 
 

@@ -65,6 +65,14 @@ class Failed(DependencyFailed):
         return self.kind != "cluster_block_exception" and (not self.status or self.status in RETRIED)
 
 
+class _Requests(RequestsHttpConnection):
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        if more.get("ca_certs"):
+            # else a REQUESTS_CA_BUNDLE in the environment would take the place of the authority that was named
+            self.session.trust_env = False
+
+
 class Connection:
     """Safe to share between threads."""
 
@@ -75,7 +83,7 @@ class Connection:
             http_auth=_credentials(access),
             verify_certs=access.tls,
             ca_certs=access.ca_certs or None,
-            connection_class=RequestsHttpConnection,
+            connection_class=_Requests,
             pool_maxsize=32,
             max_retries=0,
             timeout=access.timeout,

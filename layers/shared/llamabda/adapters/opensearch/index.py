@@ -60,8 +60,9 @@ class OpenSearchIndex:
             return
         self._opened()
         raw = np.ascontiguousarray(vectors, np.dtype("<f4"))
+        former = self._former(chunks)
         self._write([self._item(chunk, vector) for chunk, vector in zip(chunks, raw, strict=True)])
-        self._make_searchable(chunks)
+        self._make_searchable(chunks, former)
 
     def search(
         self,
@@ -204,10 +205,14 @@ class OpenSearchIndex:
     def _action(self, name: str) -> Mapping[str, Any]:
         return {"index": {"_id": name}}  # the same chunk, written twice, is there once
 
+    def _former(self, chunks: Sequence[Chunk]) -> frozenset[str]:
+        """The ids of what is there of these chunks, and is not replaced by writing them."""
+        return frozenset()
+
     def _write(self, items: Sequence[bulk.Item]) -> None:
         bulk.write(self._connection, f"/{self._writes}/_bulk", items, params={"require_alias": "true"})
 
-    def _make_searchable(self, chunks: Sequence[Chunk]) -> None:
+    def _make_searchable(self, chunks: Sequence[Chunk], former: frozenset[str]) -> None:
         deadline = self._connection.deadline(requests=3.0)
         self._connection.patiently(
             lambda: self._connection.call("POST", f"/{self._name}/_refresh", deadline=deadline), deadline

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,8 @@ from llamabda.types import Chunk, GenerationKey
 
 POLL_SECONDS = 0.5  # the pace at which a collection is asked whether it shows what was written
 VISIBLE_SECONDS = 90.0  # after which it is given up; collections take up to 60
-PAGE = 1_000
+PAGE = 1_000  # documents
+PART = 200  # chunks that are looked for together: some may be there several times
 
 
 class ServerlessIndex(OpenSearchIndex):
@@ -33,23 +34,26 @@ class ServerlessIndex(OpenSearchIndex):
     def _write(self, items: Sequence[bulk.Item]) -> None:
         bulk.write(self._connection, f"/{self._name}/_bulk", items, params={})
 
-    def _make_searchable(self, chunks: Sequence[Chunk]) -> None:
-        wanted = {queries.chunk_key(chunk) for chunk in chunks}
+    def _former(self, chunks: Sequence[Chunk]) -> frozenset[str]:
+        return frozenset(found for part in _parts(chunks) for found, _ in self._copies(_named(part)))
+
+    def _make_searchable(self, chunks: Sequence[Chunk], former: frozenset[str]) -> None:
+        for part in _parts(chunks):
+            self._wait_for(part, former)
+
+    def _wait_for(self, chunks: Sequence[Chunk], former: frozenset[str]) -> None:
+        """Until each of them can be seen as it was written now; then the others are removed."""
         deadline = time.monotonic() + VISIBLE_SECONDS
         while True:
-            copies = self._copies({"terms": {"chunk": sorted(wanted)}})
-            if wanted <= {name for _, name in copies}:
+            copies = self._copies(_named(chunks))
+            written = {name: found for found, name in copies if found not in former}
+            if len(written) == len({queries.chunk_key(chunk) for chunk in chunks}):
                 break
             if time.monotonic() > deadline:
                 raise Failed(f"the collection does not show what was written {VISIBLE_SECONDS:.0f} s ago")
             time.sleep(POLL_SECONDS)
-        kept: set[str] = set()
-        superfluous = []
-        for found, name in copies:
-            if name in kept:
-                superfluous.append(found)
-            kept.add(name)
-        self._remove(superfluous)
+        kept = set(written.values())
+        self._remove([found for found, _ in copies if found not in kept])
 
     def _delete(self, keys: Sequence[GenerationKey]) -> None:
         query = queries.of_generations(keys)["query"]
@@ -70,3 +74,11 @@ class ServerlessIndex(OpenSearchIndex):
     def _remove(self, ids: Sequence[str]) -> None:
         items = [bulk.Item(one, {"delete": {"_id": one}}) for one in ids]
         bulk.write(self._connection, f"/{self._name}/_bulk", items, params={})
+
+
+def _parts(chunks: Sequence[Chunk]) -> Iterator[Sequence[Chunk]]:
+    return (chunks[at : at + PART] for at in range(0, len(chunks), PART))
+
+
+def _named(chunks: Sequence[Chunk]) -> dict[str, Any]:
+    return {"terms": {"chunk": [queries.chunk_key(chunk) for chunk in chunks]}}
