@@ -42,18 +42,20 @@ class ServerlessIndex(OpenSearchIndex):
             self._wait_for(part, former)
 
     def _wait_for(self, chunks: Sequence[Chunk], former: frozenset[str]) -> None:
-        """Until each of them can be seen as it was written now; then the others are removed."""
+        """Until each of them can be seen once, as it was written now. The others are removed."""
         deadline = time.monotonic() + VISIBLE_SECONDS
+        wanted = len({queries.chunk_key(chunk) for chunk in chunks})
         while True:
             copies = self._copies(_named(chunks))
             written = {name: found for found, name in copies if found not in former}
-            if len(written) == len({queries.chunk_key(chunk) for chunk in chunks}):
-                break
+            superfluous = [found for found, name in copies if found != written.get(name)]
+            if len(written) == wanted:
+                if not superfluous:
+                    return
+                self._remove(superfluous)
             if time.monotonic() > deadline:
                 raise Failed(f"the collection does not show what was written {VISIBLE_SECONDS:.0f} s ago")
             time.sleep(POLL_SECONDS)
-        kept = set(written.values())
-        self._remove([found for found, _ in copies if found not in kept])
 
     def _delete(self, keys: Sequence[GenerationKey]) -> None:
         query = queries.of_generations(keys)["query"]
