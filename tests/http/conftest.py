@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from fastapi.testclient import TestClient
 from llamabda_functions.local.app import create_local_app
 
 from llamabda import wiring
+from llamabda.adapters.opensearch import Access, Connection
 from llamabda.background import Background, Once
 from llamabda.settings import Settings, settings
 from tests.fakes import WordEmbedder
@@ -89,3 +91,23 @@ def harbour(client: TestClient, alice: Account) -> str:
     doc = {"id": "notes/harbour", "text": HARBOUR, "metadata": {"lang": "en"}}
     assert client.post("/training/train", json={"docs": [doc]}, headers=alice.headers).status_code == 200
     return "notes/harbour"
+
+
+@pytest.fixture(params=["embedded", "opensearch"])
+def index_settings(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Settings of either index."""
+    if request.param == "embedded":
+        yield {}
+    else:
+        with opensearch_settings(request.getfixturevalue("opensearch")) as chosen:
+            yield chosen
+
+
+@contextmanager
+def opensearch_settings(server: Access) -> Iterator[dict[str, str]]:
+    """Those of indexes of a name of their own, which are removed afterwards."""
+    name = f"http-{secrets.token_hex(6)}"
+    try:
+        yield {"OPENSEARCH_HOST": f"http://{server.host}:{server.port}", "KNN_ENGINE": "lucene", "INDEX_NAME": name}
+    finally:
+        Connection(server).call("DELETE", f"/{name}-*")

@@ -36,8 +36,8 @@ def text_of(name: str) -> str:
     return f"The keeper of {name} is called Warden{name} and lives at number {name} of the Long Street."
 
 
-def test_no_question_goes_unanswered_while_the_model_changes(tmp_path):
-    environment = environment_of(tmp_path, tmp_path / "key.pem", **NO_LIMITS)
+def test_no_question_goes_unanswered_while_the_model_changes(tmp_path, index_settings):
+    environment = environment_of(tmp_path, tmp_path / "key.pem", **NO_LIMITS, **index_settings)
     with serving(tmp_path, environment, OWN_SERVE) as server, logged_in(server.url) as client:
         names = [f"tower{n}" for n in range(DOCUMENTS)]
         docs = [{"id": name, "text": text_of(name)} for name in names]
@@ -91,8 +91,8 @@ def test_no_question_goes_unanswered_while_the_model_changes(tmp_path):
             assert [hit["doc_id"] for hit in reply.json()["hits"]] == [name]
 
 
-def test_a_server_started_with_another_model_answers_with_the_documents_own(tmp_path):
-    environment = environment_of(tmp_path, tmp_path / "key.pem", **NO_LIMITS)
+def test_a_server_started_with_another_model_answers_with_the_documents_own(tmp_path, index_settings):
+    environment = environment_of(tmp_path, tmp_path / "key.pem", **NO_LIMITS, **index_settings)
     with serving(tmp_path, environment, OWN_SERVE) as server, logged_in(server.url) as client:
         docs = [{"id": "one", "text": text_of("one")}]
         assert client.post("/training/train", json={"docs": docs}).status_code == 200
