@@ -8,10 +8,10 @@ EXPORT := $(BIN)/uv export --quiet --frozen --format requirements-txt --no-emit-
 	--no-emit-package llama-cpp-python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint types bench lock clean
+.PHONY: help setup demo serve opensearch test lint types bench lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: ## make .venv with everything for running (the first time: minutes)
 	@$(BOOTSTRAP) local
@@ -23,6 +23,9 @@ demo: ## from nothing to a cited answer
 serve: ## the local server
 	@$(BOOTSTRAP) local
 	@$(BIN)/llamabda serve
+
+opensearch: ## a local OpenSearch server in a container (or what OPENSEARCH_HOST names)
+	@$(PYTHON) scripts/opensearch.py
 
 test: ## all tests
 	@$(BOOTSTRAP) dev

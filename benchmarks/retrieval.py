@@ -46,16 +46,21 @@ class Collection:
 
 
 def run(plan: Plan) -> Iterator[Row]:
+    originals, questions, asked = questions_and_vectors(plan)
+    for size in (1_000, 10_000) if plan.quick else (10_000, 100_000):
+        yield from _at_size(plan, multiplied(plan, originals, size), questions, asked)
+
+
+def questions_and_vectors(plan: Plan) -> tuple[NDArray[np.float32], list[str], NDArray[np.float32]]:
+    """Vectors of real texts, questions, and the questions' vectors."""
     from llamabda.adapters.onnx import OnnxEmbedder
 
     embedder = OnnxEmbedder(plan.embedder_folder, threads=plan.threads)
     count = min(len(plan.corpus.documents), 200 if plan.quick else 2000)
-    plan.say(f"retrieval: embedding {count} texts")
+    plan.say(f"embedding {count} texts")
     originals = embedder.embed_documents(plan.corpus.texts(count))
     questions = list(plan.corpus.questions[: 20 if plan.quick else 50])
-    asked = np.stack([embedder.embed_query(question) for question in questions])
-    for size in (1_000, 10_000) if plan.quick else (10_000, 100_000):
-        yield from _at_size(plan, multiplied(plan, originals, size), questions, asked)
+    return originals, questions, np.stack([embedder.embed_query(question) for question in questions])
 
 
 def multiplied(plan: Plan, originals: NDArray[np.float32], size: int) -> Collection:
