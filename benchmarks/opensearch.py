@@ -20,6 +20,7 @@ from llamabda.adapters.opensearch import Access, Connection, Layout, OpenSearchI
 from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.index import SqliteIndex
 from llamabda.endpoint import Endpoint
+from llamabda.filters import Scope
 from llamabda.ports import Index
 
 SERVER = "OpenSearch, one node, HNSW (lucene)"
@@ -113,7 +114,7 @@ def _fill(index: Index, collection: Collection) -> None:
     for first in range(0, size, _BATCH):
         beyond = min(size, first + _BATCH)
         index.add(collection.chunks(first, beyond), collection.vectors[first:beyond])
-    index.search("anything", collection.vectors[0], tenants=[_TENANT], limit=1)
+    index.search("anything", collection.vectors[0], tenants=[_TENANT], scopes=[Scope(1)])
 
 
 def _ask(index: Index, questions: Sequence[str], asked: NDArray[np.float32]) -> list[float]:
@@ -121,7 +122,7 @@ def _ask(index: Index, questions: Sequence[str], asked: NDArray[np.float32]) -> 
     spent = []
     for question, vector in zip(questions, asked, strict=True):
         began = time.perf_counter()
-        index.search(question, vector, tenants=[_TENANT], limit=_LIMIT)
+        index.search(question, vector, tenants=[_TENANT], scopes=[Scope(_LIMIT)])
         spent.append(1000 * (time.perf_counter() - began))
     return spent
 
@@ -132,7 +133,7 @@ def _recall(index: Index, collection: Collection, asked: NDArray[np.float32]) ->
     for vector in asked:
         scores = collection.vectors @ vector
         exact = set(np.argpartition(scores, -_TOP)[-_TOP:].tolist())
-        nearest = index.search("", vector, tenants=[_TENANT], limit=_LIMIT).nearest[:_TOP]
+        nearest = index.search("", vector, tenants=[_TENANT], scopes=[Scope(_LIMIT)])[0].nearest[:_TOP]
         shares.append(len(exact & {found.chunk.ordinal for found in nearest}) / _TOP)
     return statistics.mean(shares)
 

@@ -19,6 +19,7 @@ from benchmarks.measure import OURS, Row, Samples, in_turns, seconds
 from benchmarks.plan import Plan
 from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.index import SqliteIndex
+from llamabda.filters import Scope
 from llamabda.types import Chunk
 
 NUMPY = "numpy fp32 `@` + argpartition"
@@ -91,13 +92,13 @@ def _at_size(plan: Plan, collection: Collection, questions: Sequence[str], asked
             return lambda: statistics.median(1e3 * seconds(partial(work, at)) for at in range(len(questions)))
 
         def vector(at: int) -> object:
-            return index.search("", asked[at], tenants=[_TENANT], limit=_TOP)
+            return index.search("", asked[at], tenants=[_TENANT], scopes=[Scope(_TOP)])
 
         def text(at: int) -> object:
-            return index.search(questions[at], None, tenants=[_TENANT], limit=_LIMIT)
+            return index.search(questions[at], None, tenants=[_TENANT], scopes=[Scope(_LIMIT)])
 
         def both(at: int) -> object:
-            return index.search(questions[at], asked[at], tenants=[_TENANT], limit=_LIMIT)
+            return index.search(questions[at], asked[at], tenants=[_TENANT], scopes=[Scope(_LIMIT)])
 
         matrix = collection.vectors
         expressions = [_fts_expression(question) for question in questions]
@@ -108,7 +109,7 @@ def _at_size(plan: Plan, collection: Collection, questions: Sequence[str], asked
             BOTH: ours(lambda at: (_numpy_top(matrix, asked[at], _LIMIT), _fts_top(fts, expressions[at]))),
         }
         same = sum(
-            {hit.chunk.ordinal for hit in index.search("", vector, tenants=[_TENANT], limit=_TOP).nearest}
+            {hit.chunk.ordinal for hit in index.search("", vector, tenants=[_TENANT], scopes=[Scope(_TOP)])[0].nearest}
             == set(_numpy_top(matrix, vector, _TOP).tolist())
             for vector in asked
         )
@@ -169,7 +170,7 @@ def _opened(folder: Path, collection: Collection, vector: NDArray[np.float32]) -
     if not (folder / "seen").exists():
         shutil.rmtree(folder / "cache", ignore_errors=True)
         (folder / "seen").touch()
-    return seconds(lambda: _index(folder, collection).search("", vector, tenants=[_TENANT], limit=_TOP))
+    return seconds(lambda: _index(folder, collection).search("", vector, tenants=[_TENANT], scopes=[Scope(_TOP)]))
 
 
 def _numpy_top(matrix: NDArray[np.float32], vector: NDArray[np.float32], count: int) -> NDArray[np.intp]:

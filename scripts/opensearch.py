@@ -22,7 +22,8 @@ def main() -> int:
     given = os.environ.get("OPENSEARCH_HOST", "").rstrip("/")
     if given:
         return _told(given)
-    if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+    engine = shutil.which("docker")
+    if engine is None or subprocess.run([engine, "info"], capture_output=True, check=False).returncode:
         return _failed("no Docker engine answers: start one, or set OPENSEARCH_HOST to a server that runs already")
     print("starting OpenSearch in a container; the first time its image is fetched (about 1 GB)", flush=True)
     if subprocess.run([*COMPOSE, "up", "--detach", "--wait", "opensearch"], check=False).returncode:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamabda.errors import Busy
-from llamabda.filters import Filter
+from llamabda.filters import Filter, Scope
+from llamabda.ports import Index
 from llamabda.space import Space
 from llamabda.types import Chunk, Deadline, Found, GenerationKey, Prompt, ScoredChunk, TextMatches
 
@@ -72,20 +73,20 @@ class WordIndex:
         vector: NDArray[np.float32] | None,
         *,
         tenants: Sequence[str],
-        limit: int,
-        filter: Filter | None = None,
+        scopes: Sequence[Scope],
         deadline: Deadline | None = None,
-    ) -> Found:
-        self.filters.append(filter)
-        self.limits.append(limit)
+    ) -> list[Found]:
+        self.filters.extend(scope.filter for scope in scopes)
+        self.limits.extend(scope.limit for scope in scopes)
         wanted = set(vocabulary(text))
         scored = [ScoredChunk(c, float(len(wanted & set(vocabulary(c.text))))) for c in self._of(tenants)]
-        matches = sorted((s for s in scored if s.score > 0), key=lambda s: -s.score)[:limit]
+        matches = sorted((s for s in scored if s.score > 0), key=lambda s: -s.score)
         near = [ScoredChunk(c, float(self.embedder.embed_query(c.text) @ vector)) for c in self._of(tenants)]
-        return Found(
-            TextMatches(tuple(matches), float(len(wanted)) if matches else 0.0),
-            tuple(sorted(near, key=lambda s: -s.score)[:limit]),
-        )
+        near.sort(key=lambda s: -s.score)
+        bound = float(len(wanted)) if matches else 0.0
+        return [
+            Found(TextMatches(tuple(matches[: scope.limit]), bound), tuple(near[: scope.limit])) for scope in scopes
+        ]
 
     def chunks(self, key: GenerationKey, *, limit: int, after: int = -1) -> Sequence[Chunk]:
         return [c for c in self.stored if c.key == key and c.ordinal > after][:limit]
@@ -171,3 +172,9 @@ class ScriptedGenerator:
         self.deadlines.append(deadline)
         self.running.append(Scripted(self.text, finish_reason=self.finish_reason, fails=self.fails))
         return self.running[-1]
+
+
+def by_words(index: Index, query: str, *, limit: int = 1000) -> tuple[ScoredChunk, ...]:
+    """What the words find of tenant "t"."""
+    (found,) = index.search(query, None, tenants=("t",), scopes=[Scope(limit)])
+    return found.texts.matches

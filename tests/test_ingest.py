@@ -16,7 +16,9 @@ import pytest
 
 from llamabda.chunking import Chunking
 from llamabda.errors import DependencyFailed, Gone, InvalidInput, NotFound
+from llamabda.filters import Scope
 from llamabda.types import GenerationKey, NewDocument
+from tests.ask_fakes import by_words
 from tests.crash_child import LengthEmbedder, open_ingest, with_embedder
 
 CHILD = Path(__file__).with_name("crash_child.py")
@@ -45,7 +47,7 @@ def readable(ingest) -> str | None:
     assert document.bytes == len(text.encode())
     assert len(chunks) == document.chunks
     assert all(chunk.text == text[chunk.start : chunk.end] for chunk in chunks)
-    found = ingest.space().index.search("version", None, tenants=("t",), limit=1000).texts.matches
+    found = by_words(ingest.space().index, "version", limit=1000)
     mine = [match.chunk for match in found if match.chunk.generation == live]
     assert sorted(mine, key=lambda chunk: chunk.ordinal) == list(chunks)
     return text
@@ -88,7 +90,7 @@ def test_a_kill_at_any_statement_leaves_the_old_or_the_new_version(tmp_path):
 def test_later_chunks_are_found_by_what_the_document_says_first(ingest):
     text = "Bicycle insurance.\n\n" + body("old")
     ingest.train("t", [NewDocument("doc", text)], chunking=SMALL)
-    found = ingest.space().index.search("insurance", None, tenants=("t",), limit=100).texts.matches
+    found = by_words(ingest.space().index, "insurance", limit=100)
     assert len(found) == ingest.catalog.get("t", "doc").chunks > 3
     assert sum("insurance" in match.chunk.text for match in found) == 1
 
@@ -99,10 +101,8 @@ def test_a_later_chunk_s_vector_lies_between_its_own_and_the_one_under_the_openi
     embedder = LengthEmbedder()
     first, second = ingest.space().index.chunks(GenerationKey("t", "doc", 1), limit=2)
     middle = embedder.embed_query(second.text) + embedder.embed_query(f"Bicycle insurance.\n{second.text}")
-    scores = {
-        match.chunk.ordinal: match.score
-        for match in ingest.space().index.search("", embedder.embed_query(""), tenants=("t",), limit=100).nearest
-    }
+    (found,) = ingest.space().index.search("", embedder.embed_query(""), tenants=("t",), scopes=[Scope(100)])
+    scores = {match.chunk.ordinal: match.score for match in found.nearest}
     assert scores[0] == pytest.approx(embedder.embed_query(first.text)[0], abs=1e-6)
     assert scores[1] == pytest.approx(middle[0] / np.linalg.norm(middle), abs=1e-6)
 
@@ -216,7 +216,7 @@ def test_a_reader_sees_one_whole_version_at_every_instant(ingest):
             while not done.is_set():
                 text, key = ingest.source(("t",), "doc", None)
                 (word,) = {w for w in words if body(w) == text}
-                found = ingest.space().index.search("version", None, tenants=("t",), limit=1000).texts.matches
+                found = by_words(ingest.space().index, "version", limit=1000)
                 mine = [m.chunk for m in found if m.chunk.generation == key.generation]
                 assert mine
                 assert all(word in chunk.text for chunk in mine)

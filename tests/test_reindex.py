@@ -20,6 +20,7 @@ from llamabda.search import Search
 from llamabda.space import Space
 from llamabda.spaces import Spaces
 from llamabda.types import Deadline, Embedding, EmbeddingModel, GenerationKey, NewDocument
+from tests.ask_fakes import by_words
 from tests.crash_child import LengthEmbedder, open_ingest
 
 SMALL = Chunking(200, 20)
@@ -89,9 +90,9 @@ def test_every_document_gets_the_vectors_that_training_would_have_given_it(inges
         assert list(chunks) == list(expected)
         assert [chunk.metadata for chunk in chunks] == [chunk.metadata for chunk in expected]
         np.testing.assert_allclose(vectors, right, atol=1e-6)
-        found = turned(ingest).index.search(name, None, tenants=("t",), limit=3).texts.matches
+        found = by_words(turned(ingest).index, name, limit=3)
         assert [match.score for match in found] == pytest.approx(
-            [match.score for match in turned(fresh).index.search(name, None, tenants=("t",), limit=3).texts.matches]
+            [match.score for match in by_words(turned(fresh).index, name, limit=3)]
         )
 
 

@@ -84,11 +84,17 @@ def add(index: Index, *chunks: Chunk, vectors: list[np.ndarray] | None = None) -
 
 
 def by_words(index: Index, query: str, **asked) -> TextMatches:
-    return index.search(query, None, **asked).texts
+    (found,) = index.search(query, None, tenants=asked["tenants"], scopes=[scope(**asked)])
+    return found.texts
 
 
 def by_vector(index: Index, vector: np.ndarray, **asked) -> tuple[ScoredChunk, ...]:
-    return index.search("", vector, **asked).nearest
+    (found,) = index.search("", vector, tenants=asked["tenants"], scopes=[scope(**asked)])
+    return found.nearest
+
+
+def scope(*, limit: int, filter: filters.Filter | None = None, tenants: object = None) -> filters.Scope:
+    return filters.Scope(limit, filter)
 
 
 def text(index: Index, query: str, *tenants: str, limit: int = 10) -> list[str]:
@@ -300,7 +306,7 @@ def tagged(metadata: dict[str, object], doc_id: str, *, tenant: str = "t") -> Ch
 def both(index: Index, filter: dict[str, object], *, limit: int = 100, tenants: tuple[str, ...] = ("t",)) -> list[str]:
     """The documents that pass, by either search, which must agree."""
     wanted = filters.parse(filter)
-    found = index.search("apple", unit(1), tenants=tenants, limit=limit, filter=wanted)
+    (found,) = index.search("apple", unit(1), tenants=tenants, scopes=[filters.Scope(limit, wanted)])
     assert {m.chunk.id for m in found.texts.matches} == {m.chunk.id for m in found.nearest}
     return sorted(m.chunk.doc_id for m in found.nearest)
 
@@ -370,7 +376,7 @@ def test_what_looks_like_a_query_in_a_filter_is_a_value(index):
 
 def by_id(index: Index, wanted: filters.Filter, *tenants: str) -> list[str]:
     """The documents with a term, by either search, which must agree."""
-    found = index.search("apple", unit(1), tenants=tenants or ("t",), limit=100, filter=wanted)
+    (found,) = index.search("apple", unit(1), tenants=tenants or ("t",), scopes=[filters.Scope(100, wanted)])
     assert {m.chunk.id for m in found.texts.matches} == {m.chunk.id for m in found.nearest}
     return sorted(m.chunk.id for m in found.nearest)
 

@@ -65,6 +65,16 @@ class Or:
 
 
 Filter: TypeAlias = Has | Between | Not | And | Or
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which chunks a search may find, and how many by words and by vector at most."""
+
+    limit: int
+    filter: Filter | None = None  # None: all
+
+
 Loc: TypeAlias = tuple[str | int, ...]
 
 

@@ -5,11 +5,11 @@ One contract suite per port (tests/contracts) runs over every adapter. All calls
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from llamabda.filters import Filter
+from llamabda.filters import Scope
 from llamabda.types import (
     Build,
     Chunk,
@@ -81,11 +81,13 @@ class Reranker(Protocol):
 class Index(Protocol):
     """Finds chunks by words and by vectors. It knows nothing of which generation is live: the catalog does."""
 
-    def add(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
+    def add(
+        self, chunks: Sequence[Chunk], vectors: NDArray[np.float32], *, alive: Callable[[], None] = lambda: None
+    ) -> None:
         """Makes chunks searchable before it returns; one that is there already is replaced.
 
         `vectors` is (n, dim), unit length, in the order of `chunks`. A chunk's `context` counts as part of its text in
-        text searches.
+        text searches. Where that takes long, `alive` is called every few seconds; what it raises ends the work.
         """
 
     def search(
@@ -94,16 +96,15 @@ class Index(Protocol):
         vector: NDArray[np.float32] | None,
         *,
         tenants: Sequence[str],
-        limit: int,
-        filter: Filter | None = None,
+        scopes: Sequence[Scope],
         deadline: Deadline | None = None,
-    ) -> Found:
-        """The chunks of these tenants that the words find, and those whose vectors have the highest cosine.
+    ) -> Sequence[Found]:
+        """For each scope the chunks of these tenants that the words find, and those of the highest cosine, best first.
 
-        At most `limit` of each, best first. Words are searched by BM25, with the statistics of these tenants or, where
-        an index cannot tell them apart, of all. `vector` is (dim,) of unit length; None, or a text without words,
-        leaves that search out. `filter` leaves out chunks by their metadata before the best are taken; statistics stay
-        those of all. The terms that filters ask for are those of `filters.terms` and `identifiers.terms`.
+        Words are searched by BM25, with the statistics of these tenants or, where an index cannot tell them apart, of
+        all. `vector` is (dim,) of unit length; None, or a text without words, leaves that search out. A scope's filter
+        leaves out chunks by their metadata before the best are taken; statistics stay those of all. The terms that
+        filters ask for are those of `filters.terms` and `identifiers.terms`.
 
         DependencyFailed when the index cannot answer, or not before the deadline.
         """
@@ -124,8 +125,15 @@ class Index(Protocol):
 class Indexes(Protocol):
     """One index for each build of vectors: those of different models are never mixed."""
 
+    @property
+    def place(self) -> str:
+        """Where they are. What is made in one place is not there in another."""
+
+    def make(self, build: str, dim: int) -> None:
+        """So that the index is there, empty when it was not."""
+
     def open(self, build: str, dim: int) -> Index:
-        """Made when it is not there, at the latest when it is first used."""
+        """One that has been made."""
 
     def there(self, build: str) -> bool: ...
 
@@ -138,7 +146,7 @@ class Indexes(Protocol):
     def drop(self, build: str) -> None:
         """Removes a whole index; an unknown one is ignored."""
 
-    def publish(self, build: str, dim: int) -> None:
+    def publish(self, build: str) -> None:
         """Readers search this one: whoever looks at the indexes from outside finds it under their common name."""
 
 
@@ -160,8 +168,11 @@ class Embeddings(Protocol):
         Returns the live one, which is another's when documents were trained with another.
         """
 
-    def begin(self, embedding: Embedding) -> Build:
-        """A build of this embedding to be made, or gone on with: the live one if it is its, else the newest."""
+    def begin(self, embedding: Embedding, *, anew: bool = False) -> Build:
+        """A build of this embedding to be made, or gone on with: the live one if it is its, else the newest.
+
+        `anew`: neither the live one nor one that was live; one that was begun is gone on with.
+        """
 
     def unmade(self, build: str, *, limit: int, after: GenerationKey | None = None) -> Sequence[GenerationKey]:
         """Live documents without vectors in this build, in order of tenant and id, those that follow `after`."""
@@ -194,6 +205,9 @@ class Embeddings(Protocol):
 
     def lost(self, build: str) -> None:
         """Its index is gone though nobody dropped it: no document has vectors in it."""
+
+    def moved(self, place: str) -> bool:
+        """The indexes are at `place` from now on. True when they were elsewhere: no document has vectors any more."""
 
 
 class Catalog(Protocol):

@@ -97,7 +97,7 @@ def index(
     for at in range(0, len(chunks), BATCH_CHUNKS):
         alive()
         part = chunks[at : at + BATCH_CHUNKS]
-        space.index.add(part, embed(part, space.embedder, known or {}))
+        space.index.add(part, embed(part, space.embedder, known or {}), alive=alive)
     return len(chunks)
 
 

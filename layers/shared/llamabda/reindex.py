@@ -58,15 +58,23 @@ class Reindex:
     embeddings: Embeddings
 
     def __call__(
-        self, embedder: Embedder, model: EmbeddingModel, *, progress: Callable[[Progress], None] = lambda _: None
+        self,
+        embedder: Embedder,
+        model: EmbeddingModel,
+        *,
+        anew: bool = False,
+        progress: Callable[[Progress], None] = lambda _: None,
     ) -> Reindexed:
         """Makes the embedder's vectors of all live documents, and then makes them the ones that readers search.
 
+        `anew`: into a new index, though the model's own may be there.
+
         A document that cannot be made holds back the change; the others are made all the same.
         """
-        build = self.embeddings.begin(Embedding(embedder.fingerprint, model)).name
-        if not self.indexes.there(build):
+        build = self.embeddings.begin(Embedding(embedder.fingerprint, model), anew=anew).name
+        if self.embeddings.moved(self.indexes.place) or not self.indexes.there(build):
             self.embeddings.lost(build)
+        self.indexes.make(build, embedder.dim)
         run = _Run(Space(build, embedder, self.indexes.open(build, embedder.dim)))
         while True:
             run.failed.clear()
@@ -80,7 +88,7 @@ class Reindex:
                 if run.in_a_row >= MOST_FAILURES:
                     return Reindexed(build, run.documents, run.chunks, tuple(run.failed), adopted=False)
             if self.embeddings.adopt(build):
-                self.indexes.publish(build, embedder.dim)
+                self.indexes.publish(build)
                 return Reindexed(build, run.documents, run.chunks, (), adopted=True)
             if run.failed:
                 return Reindexed(build, run.documents, run.chunks, tuple(run.failed), adopted=False)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from llamabda import identifiers
 from llamabda.errors import DependencyFailed
-from llamabda.filters import And, Filter, Or
+from llamabda.filters import And, Filter, Or, Scope
 from llamabda.fusion import fuse
 from llamabda.lookup import named_first
 from llamabda.ports import Catalog, Embedder, Index, Reranker
@@ -21,6 +22,8 @@ from llamabda.types import Chunk, Deadline, Found, Hit, TextMatches, Weights
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+log = logging.getLogger("llamabda.search")
 
 CANDIDATES = 300  # per search, at least: cranfield still gains a little from 100 to 400 (nDCG@10 .425 to .427)
 CANDIDATES_PER_HIT = 4
@@ -78,16 +81,18 @@ class Search:
         reranker = self.reranker() if self.reranker is not None else None
         best = top_k if reranker is None else max(top_k, RERANK_CANDIDATES)
         ask = _Asker(index, question, vector, tenants, deadline)
-        plain = _Lookup(filter, max(CANDIDATES, CANDIDATES_PER_HIT * top_k))
-        _in_time(deadline, "index")
-        ask(plain)
+        plain = _Lookup(Scope(max(CANDIDATES, CANDIDATES_PER_HIT * top_k), filter))
         ids = identifiers.mentioned(question)
-        narrowed = ask.narrowed(ids, filter, CANDIDATES_PER_HIT * best) if ids else []
+        probe = [_Lookup(Scope(1, _within(filter, Or(tuple(map(identifiers.known, ids))))))] if ids else []
+        ask([plain, *probe])
+        known = any(lookup.chunks() for lookup in probe)
+        narrowed = _narrowed(ids, filter, CANDIDATES_PER_HIT * best) if known else []
         for _ in range(ROUNDS):
-            if plain.found is None:
-                _in_time(deadline, "index")
-                ask(plain)
-            if not ask.all(narrowed):
+            ask([plain])
+            try:
+                ask(narrowed)
+            except DependencyFailed as exc:
+                log.warning("ids in the question are not looked up: %s", exc.message)
                 narrowed = []  # what was found without the ids is better than nothing
             if not (lost := self._lost([plain, *narrowed])):
                 break
@@ -122,10 +127,9 @@ class Search:
 
 @dataclass(slots=True)
 class _Lookup:
-    """Both searches with one filter."""
+    """Both searches within one scope."""
 
-    filter: Filter | None
-    limit: int
+    scope: Scope
     found: Found | None = None  # None: to be searched
     live: Found = field(default_factory=Found)
 
@@ -143,7 +147,7 @@ class _Lookup:
         return _size(self.live) < _size(found)
 
     def widen(self) -> None:
-        self.limit *= WIDER
+        self.scope = replace(self.scope, limit=WIDER * self.scope.limit)
         self.found = None
 
 
@@ -155,40 +159,32 @@ class _Asker:
     tenants: Sequence[str]
     deadline: Deadline
 
-    def __call__(self, lookup: _Lookup) -> None:
-        lookup.found = self._found(lookup.filter, lookup.limit)
-
-    def all(self, lookups: Sequence[_Lookup]) -> bool:
-        """Searches those that were not; False when there was no time for all of them."""
-        for lookup in lookups:
-            if lookup.found is None:
-                if self.deadline.passed():
-                    return False
-                self(lookup)
-        return True
-
-    def narrowed(self, ids: Sequence[str], filter: Filter | None, limit: int) -> list[_Lookup]:
-        """What leads to the documents that are known by one of these ids; nothing when there is none.
-
-        Each id is a search of its own, and once more for the documents that are this id: a thousand chunks that refer
-        to something must not crowd out the one that is meant.
-        """
-
-        def within(further: Filter) -> Filter:
-            return further if filter is None else And((filter, further))
-
-        if self.deadline.passed():
-            return []
-        anywhere = within(Or(tuple(identifiers.known(one) for one in ids)))
-        if not self._found(anywhere, 1).nearest:
-            return []
-        which = (identifiers.own, identifiers.known)
-        return [_Lookup(within(named(one)), limit) for one in ids for named in which]
-
-    def _found(self, filter: Filter | None, limit: int) -> Found:
-        return self.index.search(
-            self.question, self.vector, tenants=self.tenants, limit=limit, filter=filter, deadline=self.deadline
+    def __call__(self, lookups: Sequence[_Lookup]) -> None:
+        """Searches those that were not, all at once."""
+        wanted = [lookup for lookup in lookups if lookup.found is None]
+        if not wanted:
+            return
+        _in_time(self.deadline, "index")
+        scopes = [lookup.scope for lookup in wanted]
+        found = self.index.search(
+            self.question, self.vector, tenants=self.tenants, scopes=scopes, deadline=self.deadline
         )
+        for lookup, one in zip(wanted, found, strict=True):
+            lookup.found = one
+
+
+def _narrowed(ids: Sequence[str], filter: Filter | None, limit: int) -> list[_Lookup]:
+    """What leads to the documents that are known by one of these ids.
+
+    Each id is a search of its own, and once more for the documents that are this id: a thousand chunks that refer to
+    something must not crowd out the one that is meant.
+    """
+    which = (identifiers.own, identifiers.known)
+    return [_Lookup(Scope(limit, _within(filter, named(one)))) for one in ids for named in which]
+
+
+def _within(filter: Filter | None, further: Filter) -> Filter:
+    return further if filter is None else And((filter, further))
 
 
 def _size(found: Found) -> int:

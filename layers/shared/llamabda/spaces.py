@@ -19,6 +19,7 @@ from llamabda.types import Build, Embedding, EmbeddingModel
 log = logging.getLogger("llamabda.spaces")
 
 RETRY_SECONDS = 10.0  # after a model that should be followed could not be loaded
+LOOK_SECONDS = 2.0  # after an index that could not be looked at
 
 
 class Spaces:
@@ -46,6 +47,10 @@ class Spaces:
         self._lock = threading.Lock()
         self._following = False
         self._retry_at = 0.0
+        self._seen = ""  # the build whose index was looked at
+        self._unseen = "the index was not looked at yet"
+        self._looking = False
+        self._look_at = 0.0
 
     def model(self) -> EmbeddingModel:
         """The model to work with: the wanted one, unless documents have vectors of another."""
@@ -81,6 +86,9 @@ class Spaces:
                 space = None  # its index has been removed meanwhile
         if space is None:
             raise DependencyFailed(self._trouble, dependency="embedder")
+        if space.build != self._seen:
+            self._look_again(space)
+            raise DependencyFailed(self._unseen, dependency="index")
         return space
 
     def writable(self) -> Space:
@@ -117,14 +125,42 @@ class Spaces:
         return model, embedder
 
     def _opened(self, live: Build, embedder: Embedder) -> Space:
+        space = Space(live.name, embedder, self._indexes.open(live.name, embedder.dim))
+        self._look(space)
+        return space
+
+    def _look(self, space: Space) -> None:
+        """Whether the index is there, and has what it should have, before anybody searches it."""
+        build, embeddings, indexes = space.build, self._embeddings, self._indexes
         try:
-            if self._embeddings.left(live.name) < self._embeddings.documents() and not self._indexes.there(live.name):
-                self._embeddings.lost(live.name)
-                log.error("the index %s is gone: run `llamabda reindex`, until then nothing is found", live.name)
-            self._indexes.publish(live.name, embedder.dim)
+            if embeddings.moved(indexes.place):
+                log.error("the documents were indexed elsewhere: run `llamabda reindex`, until then nothing is found")
+            elif embeddings.left(build) < embeddings.documents() and not indexes.there(build):
+                embeddings.lost(build)
+                log.error("the index %s is gone: run `llamabda reindex`, until then nothing is found", build)
+            indexes.make(build, space.embedder.dim)
+            indexes.publish(build)
+            self._seen = build
         except DependencyFailed as exc:
-            log.warning("the index cannot be looked at now: %s", exc.message)  # it may come back any time
-        return Space(live.name, embedder, self._indexes.open(live.name, embedder.dim))
+            if exc.message != self._unseen:
+                log.warning("the index cannot be looked at now: %s", exc.message)
+            self._unseen = exc.message
+
+    def _look_again(self, space: Space) -> None:
+        """Beside whoever asks: they do not wait for an index that is away."""
+        with self._lock:
+            if self._looking or self._clock() < self._look_at:
+                return
+            self._looking = True
+
+        def look() -> None:
+            try:
+                self._look(space)
+            finally:
+                self._look_at = self._clock() + LOOK_SECONDS
+                self._looking = False
+
+        threading.Thread(target=look, name="look-at-index", daemon=True).start()
 
     def _follow(self, live: Build) -> None:
         """Loads the model of the vectors that readers search now beside the former one, which answers meanwhile."""

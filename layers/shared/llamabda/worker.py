@@ -30,6 +30,7 @@ class Worker:
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _sweep_at: float = 0.0  # seconds, monotonic
+    _doubt: bool = False  # whether the last work that failed did so for want of the index
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
@@ -74,7 +75,10 @@ class Worker:
                 ingest.discard()
 
     def _work(self, ingest: Ingest) -> int:
-        ingest.writable()
+        space = ingest.writable()
+        if self._doubt:
+            space.index.ping()  # what failed for want of it is not to fail as often as it may
+            self._doubt = False
         leases = {lease.key: lease for lease in ingest.queue.take(limit=BATCH, seconds=LEASE_SECONDS)}
         for lease in leases.values():
             if lease.attempts > MAX_ATTEMPTS:
@@ -83,6 +87,7 @@ class Worker:
         try:
             for outcome in ingest.work(keys, alive=_Extending(ingest, list(leases.values()))):
                 lease = leases.pop(outcome.key)
+                self._doubt = self._doubt or outcome.again
                 if not outcome.again:
                     ingest.queue.done(lease)
                 elif lease.attempts >= MAX_ATTEMPTS:

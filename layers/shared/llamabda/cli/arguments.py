@@ -86,12 +86,17 @@ def parser() -> argparse.ArgumentParser:
             help='only documents with this metadata, for example \'{"year": {"$gte": 2025}}\'',
         )
 
-    _add(
+    again = _add(
         commands,
         "reindex",
         "give all documents vectors of another embedding model (EMBED_MODEL_NAME), while the former one answers",
         "reindexing:reindex",
         common,
+    )
+    again.add_argument(
+        "--anew",
+        action="store_true",
+        help="into a new index, though the model is the same: after KNN_ENGINE, KNN_SPACE or OPENSEARCH_SHARDS changed",
     )
 
     _docs(commands.add_parser("docs", help="list, show and remove documents"), common)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SOME_FAILED = 1
 
 
-def reindex(_arguments: Namespace, console: Console) -> int:
+def reindex(arguments: Namespace, console: Console) -> int:
     """Gives every document vectors of the model that the settings name; 1 when some could not be made."""
     model = wiring.wanted_model()
     wiring.prepare_embedder(console.progress, model=model)
@@ -32,7 +32,7 @@ def reindex(_arguments: Namespace, console: Console) -> int:
             "may be stopped, and goes on where it was"
         )
 
-    done = wiring.reindex()(embedder, model, progress=show)
+    done = wiring.reindex()(embedder, model, anew=arguments.anew, progress=show)
     wiring.ingest().sweep()
     wiring.ingest().discard()
     for key, why in done.failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from llamabda.errors import InvalidInput
 
 BATCH_BYTES = 5_000_000
 BATCH_ITEMS = 500
+_NO_ITEM_S_FAULT = ("strict_dynamic_mapping_exception", "index_closed_exception")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,21 @@ def batches(items: Iterable[Item]) -> Iterator[list[tuple[Item, str]]]:
         yield batch
 
 
-def write(connection: Connection, path: str, items: Iterable[Item], *, params: Mapping[str, str]) -> None:
+def write(
+    connection: Connection,
+    path: str,
+    items: Iterable[Item],
+    *,
+    params: Mapping[str, str],
+    alive: Callable[[], None] = lambda: None,
+) -> None:
     """Returns when the cluster has taken all items. They must be such that writing one twice changes nothing.
 
     InvalidInput names the items that it refuses for what they are, once it has taken the others of their batch. Failed
-    when it cannot take them now; then some may be written.
+    when it cannot take them now; then some may be written. `alive` is called between batches.
     """
     for batch in batches(items):
+        alive()
         _write(connection, path, batch, params)
 
 
@@ -89,9 +98,9 @@ def _left(
     batch: Sequence[tuple[Item, str]], reply: Mapping[str, Any]
 ) -> tuple[list[tuple[Item, str]], list[tuple[Item, Failed]], Failed | None]:
     """Those to be sent again, those that are refused for good, and why the former were not taken."""
-    results = reply.get("items", ())
-    if len(results) != len(batch):
-        raise Failed(f"the index speaks of {len(results)} of {len(batch)} items")
+    results = reply.get("items")
+    if not isinstance(results, list) or len(results) != len(batch):
+        raise Failed(f"the index does not say what became of {len(batch)} items")
     again, lasting = [], []
     why: Failed | None = None
     for (item, lines), result in zip(batch, results, strict=True):
@@ -103,7 +112,7 @@ def _left(
         if failure.passing:
             again.append((item, lines))
             why = failure
-        elif status in (400, 413):
+        elif status in (400, 413) and failure.kind not in _NO_ITEM_S_FAULT:
             lasting.append((item, failure))
         else:
             raise failure

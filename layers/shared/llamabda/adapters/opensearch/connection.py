@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import random
+import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +15,8 @@ from typing import Any, TypeVar
 from opensearchpy import OpenSearch, RequestsHttpConnection
 from opensearchpy.exceptions import ConnectionError as Unconnected
 from opensearchpy.exceptions import ConnectionTimeout, SerializationError, SSLError, TransportError
+from requests import PreparedRequest
+from requests.auth import AuthBase
 
 from llamabda.errors import DependencyFailed
 from llamabda.types import Deadline
@@ -23,15 +27,22 @@ T = TypeVar("T")
 logging.getLogger("opensearch").setLevel(logging.CRITICAL)
 
 LEAST_SECONDS = 0.05  # with less time left a request is not sent
+CONNECT_SECONDS = 3.0  # a host may have several addresses, which are tried one after the other
 FIRST_PAUSE = 0.1  # seconds before something is tried again; doubled each time, and drawn from its half to its whole
 LONGEST_PAUSE = 5.0
 RETRIED = frozenset({429, 502, 503, 504})
+_BLOCKED = "cluster_block_exception"
+# Kinds of failure whose own words hold nothing of a request, or that are said better in ours.
 _REASONS = {
-    "cluster_block_exception": "it takes no changes: a block is set, as when its disks are almost full",
+    _BLOCKED: "it takes no changes: a block is set, as when its disks are almost full",
     "index_not_found_exception": "the index is not there (any more): run `llamabda reindex`",
+    "index_closed_exception": "the index is closed",
     "search_phase_execution_exception": "no shard of the index can answer",
     "mapper_parsing_exception": "a field does not fit the index's mapping",
-    "strict_dynamic_mapping_exception": "the index's mapping lacks a field: it was not made by this version",
+    "strict_dynamic_mapping_exception": "the index's mapping lacks a field: run `llamabda reindex --anew`",
+    "rejected_execution_exception": "it has too much to do",
+    "resource_already_exists_exception": "it is there already",
+    "invalid_alias_name_exception": "an index has this name",
 }
 
 
@@ -47,47 +58,62 @@ class Access:
     password: str = field(default="", repr=False)
     service: str = ""
     region: str = ""
-    ca_certs: str = ""  # a file of certificates, beside those that are trusted anyway
+    ca_certs: str = ""  # a file of certificates, in place of those that are trusted anyway
     timeout: float = 10.0  # seconds for one request
 
 
 class Failed(DependencyFailed):
     """`status`: of the reply; 0 when there was none. `kind`: OpenSearch's name for what went wrong, or ""."""
 
-    def __init__(self, message: str, *, status: int = 0, kind: str = "") -> None:
+    def __init__(self, message: str, *, status: int = 0, kind: str = "", passing: bool | None = None) -> None:
         super().__init__(message, dependency="index")
         self.status = status
         self.kind = kind
-
-    @property
-    def passing(self) -> bool:
-        """Whether the same request may succeed a moment later. A cluster that is full stays so for longer."""
-        return self.kind != "cluster_block_exception" and (not self.status or self.status in RETRIED)
+        # whether the same request may succeed a moment later
+        self.passing = (not status or status in RETRIED) if passing is None else passing
 
 
 class _Requests(RequestsHttpConnection):
+    """Speaks to the host that was named, and to nobody else."""
+
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
+        self.session.max_redirects = 0
         if more.get("ca_certs"):
             # else a REQUESTS_CA_BUNDLE in the environment would take the place of the authority that was named
             self.session.trust_env = False
 
 
-class Connection:
-    """Safe to share between threads."""
+class _Signing(AuthBase):
+    """AWS4Auth keeps what it works on in itself: one request at a time."""
 
     def __init__(self, access: Access) -> None:
-        self._timeout = access.timeout
-        self._client = OpenSearch(
-            hosts=[{"host": access.host, "port": access.port, "url_prefix": access.path, "use_ssl": access.tls}],
-            http_auth=_credentials(access),
-            verify_certs=access.tls,
-            ca_certs=access.ca_certs or None,
-            connection_class=_Requests,
-            pool_maxsize=32,
-            max_retries=0,
-            timeout=access.timeout,
-        )
+        import boto3
+        from requests_aws4auth import AWS4Auth
+
+        found = boto3.Session().get_credentials()
+        if found is None:
+            raise Failed("there are no AWS credentials to sign requests to the index with", passing=False)
+        self._auth = AWS4Auth(region=access.region, service=access.service, refreshable_credentials=found)
+        self._lock = threading.Lock()
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        with self._lock:
+            signed: PreparedRequest = self._auth(request)
+            return signed
+
+
+class Connection:
+    """Safe to share between threads. Nothing is asked of the cluster before the first call."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._made: OpenSearch | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def host(self) -> str:
+        return f"{self._access.host}:{self._access.port}{self._access.path}"
 
     def call(
         self,
@@ -97,35 +123,67 @@ class Connection:
         *,
         params: Mapping[str, str] | None = None,
         deadline: Deadline | None = None,
-    ) -> Any:
-        """What the cluster replies, as JSON values. Failed for anything but success."""
-        timeout = self._timeout if deadline is None else min(self._timeout, deadline.remaining())
+    ) -> dict[str, Any]:
+        """What the cluster replies. Failed for anything but success."""
+        timeout = self._access.timeout if deadline is None else min(self._access.timeout, deadline.remaining())
         if timeout < LEAST_SECONDS:
-            raise Failed("there was no time left to ask the index")
+            raise Failed("there was no time left to ask the index", passing=False)
+        limits: Any = (min(CONNECT_SECONDS, timeout), timeout)
         try:
-            return self._client.transport.perform_request(
-                method, path, params={**(params or {}), "request_timeout": timeout}, body=body
+            reply = self._client().transport.perform_request(
+                method, path, params={**(params or {}), "request_timeout": limits}, body=body
             )
+        except DependencyFailed:
+            raise
         except (TransportError, SerializationError) as exc:
             raise translated(exc, timeout) from None  # its text may hold the request
+        except Exception as exc:  # noqa: BLE001  (a border: what signing raises has no common root, and may hold secrets)
+            raise Failed(f"the index cannot be asked: {type(exc).__name__}") from None
+        if not isinstance(reply, dict):
+            raise Failed("the index answers with something else: does OPENSEARCH_HOST name an OpenSearch server?")
+        return reply
 
     def patiently(self, ask: Callable[[], T], deadline: Deadline) -> T:
         """Asks again while the failure may pass and there is time. The request must do no harm when made twice."""
         pause = FIRST_PAUSE
+        first: Failed | None = None
         while True:
             try:
                 return ask()
             except Failed as exc:
-                if not exc.passing or not wait(pause, deadline):
-                    raise
+                # the first says more than the last, which may only have had too little time
+                first = first or exc
+                if not exc.passing:
+                    raise first if not exc.status and first.status else exc from None
+                if not wait(pause, deadline):
+                    raise first from None
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def deadline(self, *, requests: float = 1.0) -> Deadline:
         """For work that nobody waits for with a clock: as long as so many requests may take."""
-        return Deadline.after(requests * self._timeout)
+        return Deadline.after(requests * self._access.timeout)
 
     def close(self) -> None:
-        self._client.close()
+        if self._made is not None:
+            self._made.close()
+
+    def _client(self) -> OpenSearch:
+        with self._lock:
+            if self._made is None:
+                access = self._access
+                self._made = OpenSearch(
+                    hosts=[
+                        {"host": access.host, "port": access.port, "url_prefix": access.path, "use_ssl": access.tls}
+                    ],
+                    http_auth=_credentials(access),
+                    verify_certs=access.tls,
+                    ca_certs=access.ca_certs or None,
+                    connection_class=_Requests,
+                    pool_maxsize=32,
+                    max_retries=0,
+                    timeout=access.timeout,
+                )
+            return self._made
 
 
 def wait(pause: float, deadline: Deadline) -> bool:
@@ -142,9 +200,12 @@ def translated(exc: Exception, timeout: float) -> Failed:
     if isinstance(exc, ConnectionTimeout):
         return Failed(f"the index did not answer within {timeout:.1f} s")
     if isinstance(exc, SSLError):
-        return Failed(
-            "the certificate of the index cannot be verified: OPENSEARCH_CA_CERTS names the authority's", status=495
-        )
+        if "CERTIFICATE_VERIFY_FAILED" in str(exc) or isinstance(exc.info, ssl.SSLCertVerificationError):
+            return Failed(
+                "the certificate of the index cannot be verified: OPENSEARCH_CA_CERTS names a private authority's",
+                passing=False,
+            )
+        return Failed("there is no TLS connection to the index: check OPENSEARCH_HOST and its port")
     if isinstance(exc, Unconnected):
         return Failed("the index cannot be reached: check OPENSEARCH_HOST, and that it is running")
     if isinstance(exc, SerializationError):
@@ -155,51 +216,43 @@ def translated(exc: Exception, timeout: float) -> Failed:
 
 def refused(status: int, info: object) -> Failed:
     """What a reply with an error means. `info`: its body."""
-    error = info.get("error", info) if isinstance(info, dict) else None
-    kind, reason = _cause(error)
-    if status in (401, 403) and kind != "cluster_block_exception":
+    kinds = _kinds(info.get("error", info) if isinstance(info, dict) else None)
+    kind = next((one for one in kinds if one in _REASONS), kinds[0] if kinds else "")
+    if any("circuit_breaker" in one or "circuit_breaking" in one for one in kinds):
+        return Failed(
+            "the index has no memory left for vectors (circuit breaker)", status=status, kind=kind, passing=True
+        )
+    if kind == _BLOCKED and status not in (403, 429):
+        return Failed("the cluster has no manager now", status=status, kind=kind, passing=True)
+    if status in (401, 403) and kind != _BLOCKED:
         return Failed(
             f"the index refuses these credentials (status {status}): check OPENSEARCH_USER and OPENSEARCH_PASS, or "
             "the policy of the role that signs",
             status=status,
             kind=kind,
         )
-    if status == 429 and kind != "cluster_block_exception":
-        return Failed("the index has too much to do (status 429)", status=status, kind=kind)
-    said = _REASONS.get(kind) or reason or "without a reason"
-    return Failed(
-        f"the index cannot do this (status {status}, {kind or 'no error type'}): {said}", status=status, kind=kind
-    )
+    said = _REASONS.get(kind, "its log says more")
+    message = f"the index cannot do this (status {status}, {kind or 'no type of error'}): {said}"
+    return Failed(message, status=status, kind=kind, passing=status in RETRIED and kind != _BLOCKED)
 
 
-def _cause(error: object) -> tuple[str, str]:
-    """Type and reason; of several, those of the innermost that is known."""
-    if isinstance(error, str):
-        return "", error[:200]
-    if not isinstance(error, dict):
-        return "", ""
-    kind, reason = str(error.get("type") or ""), str(error.get("reason") or "")[:200]
-    for inner in (error.get("caused_by"), *(error.get("root_cause") or ())):
-        found, why = _cause(inner)
-        if found in _REASONS and kind not in ("cluster_block_exception", "index_not_found_exception"):
-            return found, why
-    return kind, reason
+def _kinds(error: object, depth: int = 0) -> list[str]:
+    """The types of an error and of what caused it, from the outside. Reasons are left: they quote requests."""
+    if not isinstance(error, dict) or depth > 5:
+        return []
+    found = [str(error["type"])] if error.get("type") else []
+    root = error.get("root_cause")
+    causes = [error.get("caused_by"), *(root if isinstance(root, list) else ())]
+    return found + [kind for cause in causes for kind in _kinds(cause, depth + 1)]
 
 
 def _credentials(access: Access) -> Any:
     if access.service:
-        import boto3
-        from requests_aws4auth import AWS4Auth
-
-        found = boto3.Session().get_credentials()
-        if found is None:
-            raise Failed("there are no AWS credentials to sign requests to the index with")
-        return AWS4Auth(region=access.region, service=access.service, refreshable_credentials=found)
-    return (access.user, access.password) if access.user else None
+        return _Signing(access)
+    # as bytes: else whatever is beyond Latin-1 could not be sent
+    return (access.user.encode(), access.password.encode()) if access.user else None
 
 
 def lines(*objects: Mapping[str, Any]) -> str:
     """Newline-delimited JSON."""
-    return "".join(
-        json.dumps(one, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n" for one in objects
-    )
+    return "".join(f"{json.dumps(one, ensure_ascii=False, separators=(',', ':'))}\n" for one in objects)

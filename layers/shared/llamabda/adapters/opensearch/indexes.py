@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llamabda.adapters.opensearch.connection import Connection, Failed
 from llamabda.adapters.opensearch.index import OpenSearchIndex
 from llamabda.adapters.opensearch.mapping import Layout
 from llamabda.adapters.opensearch.serverless import ServerlessIndex
-from llamabda.errors import ConfigurationError
 from llamabda.types import GenerationKey
 
 
@@ -31,25 +30,32 @@ class OpenSearchIndexes:
         self._known: dict[str, OpenSearchIndex] = {}
         self._lock = threading.Lock()
 
+    @property
+    def place(self) -> str:
+        return f"{self._connection.host}/{self._alias}"
+
+    def make(self, build: str, dim: int) -> None:
+        self.open(build, dim).make()
+
     def open(self, build: str, dim: int) -> OpenSearchIndex:
         """Nothing is asked of the cluster yet: it may be away for a while."""
         with self._lock:
             index = self._known.get(build)
-            if index is None:
+            if index is None or index.dim != dim:
                 index = self._known[build] = self._kind(
                     self._connection, self._name(build), dim=dim, layout=self._layout, owner=self._owner, build=build
                 )
             return index
 
     def there(self, build: str) -> bool:
-        return build in self.names()
+        return build in self._found()
 
     def names(self) -> frozenset[str]:
         return frozenset(self._found())
 
     def delete(self, keys: Iterable[GenerationKey]) -> None:
         every = list(keys)
-        for build, dim in self._found().items():
+        for build, dim in self._found().items() if every else ():
             self.open(build, dim).delete(every)
 
     def drop(self, build: str) -> None:
@@ -63,42 +69,60 @@ class OpenSearchIndexes:
             if exc.status != 404:
                 raise
 
-    def publish(self, build: str, dim: int) -> None:
-        alias, name = self._alias, self._name(build)
-        self.open(build, dim).make()
-        others = [self._name(one) for one in self._found() if one != build]
-        actions: list[dict[str, Any]] = [
-            {"remove": {"index": other, "alias": alias, "must_exist": False}} for other in others
-        ]
-        actions.append({"add": {"index": name, "alias": alias}})
+    def publish(self, build: str) -> None:
+        name = self._name(build)
+        holders = self._holders()
+        foreign = sorted(holders - {self._name(one) for one in self._found()})
+        if foreign:
+            raise Failed(
+                f"the alias {self._alias} leads to {foreign[0]}, which is another installation's: set INDEX_NAME to a "
+                "name of your own",
+                passing=False,
+            )
+        if holders == {name}:
+            return
+        actions: list[dict[str, Any]] = [{"add": {"index": name, "alias": self._alias}}]
+        actions += [{"remove": {"index": other, "alias": self._alias}} for other in sorted(holders - {name})]
         try:
             self._call("POST", "/_aliases", {"actions": actions})
         except Failed as exc:
-            if exc.kind == "invalid_alias_name_exception":
-                raise ConfigurationError(
-                    f"INDEX_NAME {alias} is the name of an index that is there already: choose another name, or remove "
-                    "that index"
-                ) from exc
-            raise
+            if exc.kind != "invalid_alias_name_exception":
+                raise
+            raise Failed(
+                f"INDEX_NAME {self._alias} is the name of an index that is there already: choose another name, or "
+                "remove that index",
+                passing=False,
+            ) from exc
 
     def _name(self, build: str) -> str:
         return f"{self._alias}-{build}"
+
+    def _holders(self) -> set[str]:
+        """The indexes that the alias leads to."""
+        try:
+            return set(self._call("GET", f"/_alias/{self._alias}"))
+        except Failed as exc:
+            if exc.status == 404:
+                return set()
+            raise
 
     def _found(self) -> dict[str, int]:
         """Our builds that are there, with the length of their vectors."""
         reply = self._call("GET", f"/{self._alias}-*/_mapping", None, {"expand_wildcards": "open"})
         found = {}
-        for content in reply.values():
-            mappings = content.get("mappings", {})
+        for name, content in reply.items():
+            mappings: Mapping[str, Any] = content.get("mappings", {})
             meta = mappings.get("_meta", {})
-            if meta.get("owner") == self._owner and "build" in meta:
-                found[str(meta["build"])] = int(mappings["properties"]["vector"]["dimension"])
+            build = str(meta.get("build"))
+            # the names of other installations' indexes may begin with ours
+            if meta.get("owner") == self._owner and name == self._name(build):
+                found[build] = int(mappings["properties"]["vector"]["dimension"])
         return found
 
     def _call(
         self, method: str, path: str, body: dict[str, Any] | None = None, params: dict[str, str] | None = None
-    ) -> Any:
-        deadline = self._connection.deadline(requests=2.0)
+    ) -> dict[str, Any]:
+        deadline = self._connection.deadline()
         return self._connection.patiently(
             lambda: self._connection.call(method, path, body, params=params, deadline=deadline), deadline
         )

@@ -51,6 +51,7 @@ def body(layout: Layout, dim: int, *, owner: str, build: str, serverless: bool =
             "properties": {
                 "key": {"type": "keyword"},  # names the generation
                 "chunk": {"type": "keyword"},  # names the chunk
+                "made": unsearched,  # a digest of the rest, where ids cannot be chosen
                 "tenant": {"type": "keyword"},
                 "doc_id": unsearched,
                 "generation": {"type": "long", "index": False, "doc_values": False},

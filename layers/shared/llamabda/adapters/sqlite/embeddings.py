@@ -26,7 +26,12 @@ CREATE TABLE IF NOT EXISTS vectors (
     PRIMARY KEY (tenant, doc_id, generation, build)
 ) WITHOUT ROWID
 """
-_OWNER = "CREATE TABLE IF NOT EXISTS installation (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL)"
+# installation: one row. `place`: of the indexes that `vectors` speaks of.
+_INSTALLATION = """
+CREATE TABLE IF NOT EXISTS installation (
+    one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, place TEXT NOT NULL
+)
+"""
 # before builds had names, the embedding's fingerprint stood at the end of a recipe, and was the name of its index
 _CUT = "(instr(recipe, '/') + instr(substr(recipe, instr(recipe, '/')), ':'))"
 _FROM_RECIPES = f"""
@@ -53,9 +58,14 @@ class SqliteEmbeddings:
 
     def owner(self) -> str:
         with self._database.write() as db:
-            db.execute(_OWNER)
-            db.execute("INSERT OR IGNORE INTO installation VALUES (1, ?)", (secrets.token_hex(8),))
-            return str(db.execute("SELECT name FROM installation").fetchone()[0])
+            return _installation(db)[0]
+
+    def moved(self, place: str) -> bool:
+        with self._database.write() as db:
+            if _installation(db)[1] == place:
+                return False
+            db.execute("UPDATE installation SET place = ?", (place,))
+            return db.execute("DELETE FROM vectors").rowcount > 0
 
     def live(self) -> Build | None:
         with self._database.read() as db:
@@ -70,8 +80,10 @@ class SqliteEmbeddings:
                 _make_live(db, _prepared(db, embedding))
             return _live(db)
 
-    def begin(self, embedding: Embedding) -> Build:
+    def begin(self, embedding: Embedding, *, anew: bool = False) -> Build:
         with self._database.write() as db:
+            if anew:
+                return Build(_prepared(db, embedding, states="('building')"), embedding)
             live = _live(db)
             if live is not None and live.embedding.fingerprint == embedding.fingerprint:
                 _name(db, live.name, embedding.model)
@@ -179,6 +191,14 @@ def forget(db: sqlite3.Connection, keys: Iterable[GenerationKey]) -> None:
     )
 
 
+def _installation(db: sqlite3.Connection) -> tuple[str, str]:
+    """Name and place. Before there was a choice, indexes were in the home."""
+    db.execute(_INSTALLATION)
+    db.execute("INSERT OR IGNORE INTO installation VALUES (1, ?, 'home')", (secrets.token_hex(8),))
+    name, place = db.execute("SELECT name, place FROM installation").fetchone()
+    return str(name), str(place)
+
+
 def _live(db: sqlite3.Connection) -> Build | None:
     row = db.execute(f"{_BUILD} WHERE state = 'live'").fetchone()
     return None if row is None else Build(row[0], Embedding(row[1], EmbeddingModel(row[2], row[3])))
@@ -194,11 +214,10 @@ def _name(db: sqlite3.Connection, build: str, model: EmbeddingModel) -> None:
     db.execute("UPDATE builds SET model = ?, backend = ? WHERE name = ?", (model.name, model.backend, build))
 
 
-def _prepared(db: sqlite3.Connection, embedding: Embedding) -> str:
+def _prepared(db: sqlite3.Connection, embedding: Embedding, *, states: str = "('building', 'retired')") -> str:
     """The newest build of this embedding, if there is one, else a new one. It is being made from now on."""
     row = db.execute(
-        "SELECT name FROM builds WHERE fingerprint = ? AND state IN ('building', 'retired')"
-        " ORDER BY since DESC LIMIT 1",
+        f"SELECT name FROM builds WHERE fingerprint = ? AND state IN {states} ORDER BY since DESC LIMIT 1",  # noqa: S608
         (embedding.fingerprint,),
     ).fetchone()
     if row is not None:

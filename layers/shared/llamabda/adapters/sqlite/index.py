@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.masks import Masks
 from llamabda.adapters.sqlite.shard import Shard, best_by_text, best_by_vector
 from llamabda.analysis import query_terms, tokens
-from llamabda.errors import ConfigurationError, InvalidInput
-from llamabda.filters import Filter
+from llamabda.errors import ConfigurationError, DependencyFailed, InvalidInput
+from llamabda.filters import Scope
 from llamabda.types import Chunk, Deadline, Found, GenerationKey, Metadata, ScoredChunk, TextMatches
 
 # AUTOINCREMENT: ids only grow, so "rows after the last one seen" finds exactly the new ones.
@@ -82,7 +82,9 @@ class SqliteIndex:
         self._stamp: str = meta["stamp"]
         self._cache: Path = cache / self._stamp
 
-    def add(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
+    def add(
+        self, chunks: Sequence[Chunk], vectors: NDArray[np.float32], *, alive: Callable[[], None] = lambda: None
+    ) -> None:
         if vectors.shape != (len(chunks), self._dim):
             raise InvalidInput(
                 f"{len(chunks)} chunks need vectors of shape ({len(chunks)}, {self._dim}), not {vectors.shape}"
@@ -122,20 +124,25 @@ class SqliteIndex:
         vector: NDArray[np.float32] | None,
         *,
         tenants: Sequence[str],
-        limit: int,
-        filter: Filter | None = None,
+        scopes: Sequence[Scope],
         deadline: Deadline | None = None,
-    ) -> Found:
-        """Exact and quick: the deadline is not looked at."""
+    ) -> list[Found]:
+        """Exact. The deadline is looked at between scopes."""
         if vector is not None and vector.shape != (self._dim,):
             raise InvalidInput(f"a query vector has the shape ({self._dim},), not {vector.shape}")
         terms = {segments.term_hash(term): content for term, content in query_terms(text).items()}
+        found = []
         with self._database.read() as db:
             shards = self._current(db, tenants)
-            every, masks = list(shards.values()), self._masks.of(db, shards, filter)
-            texts, bound = best_by_text(every, terms, limit, masks) if terms else ([], 0.0)
-            nearest = [] if vector is None else best_by_vector(every, vector, limit, masks)
-            return Found(TextMatches(_resolve(db, texts), bound), _resolve(db, nearest))
+            every = list(shards.values())
+            for scope in scopes:
+                if deadline is not None and deadline.passed():
+                    raise DependencyFailed("the index did not answer in time", dependency="index")
+                masks = self._masks.of(db, shards, scope.filter)
+                texts, bound = best_by_text(every, terms, scope.limit, masks) if terms else ([], 0.0)
+                nearest = [] if vector is None else best_by_vector(every, vector, scope.limit, masks)
+                found.append(Found(TextMatches(_resolve(db, texts), bound), _resolve(db, nearest)))
+        return found
 
     def chunks(self, key: GenerationKey, *, limit: int, after: int = -1) -> Sequence[Chunk]:
         with self._database.read() as db:

@@ -27,6 +27,13 @@ class SqliteIndexes:
         self._opened: dict[str, SqliteIndex] = {}
         self._lock = threading.Lock()
 
+    @property
+    def place(self) -> str:
+        return "home"
+
+    def make(self, build: str, dim: int) -> None:
+        self.open(build, dim)
+
     def open(self, build: str, dim: int) -> SqliteIndex:
         with self._lock:
             index = self._opened.get(build)
@@ -59,7 +66,7 @@ class SqliteIndexes:
             self._opened.pop(build, None)
             shutil.rmtree(self._folder / build, ignore_errors=True)
 
-    def publish(self, build: str, dim: int) -> None:
+    def publish(self, build: str) -> None:
         """The folders' names tell all that there is to tell."""
 
 
