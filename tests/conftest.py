@@ -10,6 +10,7 @@ import pytest
 from llamabda.adapters.opensearch import Access
 from llamabda.endpoint import Endpoint
 
+OPENSEARCH = "LLAMABDA_TEST_OPENSEARCH"  # the address of a server in which tests may make indexes
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -34,11 +35,19 @@ def minilm_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(str(published), name="minilm", cache=cache, threads=2, say=print).folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without a server, what needs one is skipped before anything is set up for it, with a line for each file."""
+    if not os.environ.get(OPENSEARCH):
+        missing = pytest.mark.skip(reason=f"{OPENSEARCH} names no OpenSearch server: `make opensearch` starts one")
+        for item in items:
+            names = getattr(item, "fixturenames", ())
+            parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+            if "opensearch" in names or any(str(value).startswith("opensearch") for value in parameters):
+                item.add_marker(missing)
+
+
 @pytest.fixture(scope="session")
 def opensearch() -> Access:
-    """The server of OPENSEARCH_HOST."""
-    address = os.environ.get("LLAMABDA_TEST_OPENSEARCH")
-    if not address:
-        pytest.skip("LLAMABDA_TEST_OPENSEARCH names no OpenSearch server: `make opensearch` starts one")
-    endpoint = Endpoint.parse(address)
+    """A real server."""
+    endpoint = Endpoint.parse(os.environ[OPENSEARCH])
     return Access(endpoint.host, endpoint.port, endpoint.scheme == "https", endpoint.path)

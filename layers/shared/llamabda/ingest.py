@@ -287,12 +287,9 @@ class Ingest:
         except _OutOfTime:
             yield from (self._later(prepared.key, None) for prepared in batch)
             return
-        except DependencyFailed as exc:
-            yield from (self._failed(prepared.key, exc) for prepared in batch)  # no document's fault
-            return
         except LlamabdaError as exc:
-            if len(batch) == 1:
-                yield self._failed(batch[0].key, exc)
+            if len(batch) == 1 or (isinstance(exc, DependencyFailed) and exc.dependency == "index"):
+                yield from (self._failed(prepared.key, exc) for prepared in batch)  # the index's is no document's fault
                 return
             for prepared in batch:
                 yield from self._finish([prepared], until, alive)

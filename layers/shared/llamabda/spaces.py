@@ -47,7 +47,7 @@ class Spaces:
         self._lock = threading.Lock()
         self._following = False
         self._retry_at = 0.0
-        self._seen = ""  # the build whose index was looked at
+        self._seen: set[str] = set()  # builds whose indexes were looked at
         self._unseen = "the index was not looked at yet"
         self._looking = False
         self._look_at = 0.0
@@ -86,7 +86,7 @@ class Spaces:
                 space = None  # its index has been removed meanwhile
         if space is None:
             raise DependencyFailed(self._trouble, dependency="embedder")
-        if space.build != self._seen:
+        if space.build not in self._seen:
             self._look_again(space)
             raise DependencyFailed(self._unseen, dependency="index")
         return space
@@ -125,22 +125,21 @@ class Spaces:
         return model, embedder
 
     def _opened(self, live: Build, embedder: Embedder) -> Space:
-        space = Space(live.name, embedder, self._indexes.open(live.name, embedder.dim))
-        self._look(space)
-        return space
+        self._look(live.name, embedder.dim)
+        return Space(live.name, embedder, self._indexes.open(live.name, embedder.dim))
 
-    def _look(self, space: Space) -> None:
+    def _look(self, build: str, dim: int) -> None:
         """Whether the index is there, and has what it should have, before anybody searches it."""
-        build, embeddings, indexes = space.build, self._embeddings, self._indexes
+        embeddings, indexes = self._embeddings, self._indexes
         try:
             if embeddings.moved(indexes.place):
                 log.error("the documents were indexed elsewhere: run `llamabda reindex`, until then nothing is found")
             elif embeddings.left(build) < embeddings.documents() and not indexes.there(build):
                 embeddings.lost(build)
                 log.error("the index %s is gone: run `llamabda reindex`, until then nothing is found", build)
-            indexes.make(build, space.embedder.dim)
+            indexes.make(build, dim)
             indexes.publish(build)
-            self._seen = build
+            self._seen.add(build)
         except DependencyFailed as exc:
             if exc.message != self._unseen:
                 log.warning("the index cannot be looked at now: %s", exc.message)
@@ -155,7 +154,7 @@ class Spaces:
 
         def look() -> None:
             try:
-                self._look(space)
+                self._look(space.build, space.embedder.dim)
             finally:
                 self._look_at = self._clock() + LOOK_SECONDS
                 self._looking = False

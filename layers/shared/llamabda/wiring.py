@@ -553,7 +553,11 @@ def _check_index() -> str:
     if _space.state in ("idle", "loading"):
         _space.start()
         return "loading"  # the index is chosen by the embedding model
-    space().index.ping()
+    found = space()
+    found.index.ping()
+    documents = embeddings().documents()
+    if documents and embeddings().left(found.build) == documents:
+        raise DependencyFailed("the index holds none of the documents: run `llamabda reindex`", dependency="index")
     return "ok"
 
 
@@ -561,7 +565,11 @@ def _check_embedder() -> str:
     _space.start()
     if _space.peek() is None:
         return "loading"
-    spaces().current()
+    try:
+        spaces().current()
+    except DependencyFailed as exc:
+        if exc.dependency == "embedder":
+            raise
     return "ok"
 
 
