@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from llamabda.adapters.opensearch import Access, Connection, Layout, OpenSearchIndex, bulk
-from llamabda.errors import ConfigurationError, DependencyFailed, InvalidInput
+from llamabda.errors import DependencyFailed, InvalidInput
+from llamabda.filters import Scope
 from llamabda.types import Chunk, Deadline, GenerationKey
+from tests.ask_fakes import by_words
 from tests.opensearch_proxy import DROP, Asked, Given, Proxy, is_path
 
 DIM = 8
@@ -28,7 +30,6 @@ def name(opensearch) -> Iterator[str]:
     chosen = f"faults-{secrets.token_hex(6)}"
     yield chosen
     connection = Connection(opensearch)
-    connection.call("PUT", "/_cluster/settings", {"persistent": {"cluster.blocks.read_only": None}})
     for found in connection.call("GET", f"/{chosen}*/_mapping"):
         connection.call("PUT", f"/{found}/_settings", {"index.blocks.read_only_allow_delete": None})
         connection.call("DELETE", f"/{found}")
@@ -37,6 +38,12 @@ def name(opensearch) -> Iterator[str]:
 
 def index_at(access: Access, name: str, *, dim: int = DIM, timeout: float = 5.0) -> OpenSearchIndex:
     return OpenSearchIndex(Connection(replace(access, timeout=timeout)), name, dim=dim, layout=LUCENE)
+
+
+def made(access: Access, name: str) -> OpenSearchIndex:
+    index = index_at(access, name)
+    index.make()
+    return index
 
 
 def chunk(doc_id: str, text: str = "the tide is high", *, ordinal: int = 0, tenant: str = "t") -> Chunk:
@@ -53,7 +60,7 @@ def add(index: OpenSearchIndex, *chunks: Chunk) -> None:
 
 
 def found(index: OpenSearchIndex, text: str = "tide") -> list[str]:
-    return sorted(m.chunk.doc_id for m in index.search(text, None, tenants=("t",), limit=100).texts.matches)
+    return sorted(m.chunk.doc_id for m in by_words(index, text, limit=100))
 
 
 def error(status: int, kind: str = "", reason: str = "") -> Given:
@@ -90,7 +97,7 @@ def test_wrong_credentials_are_named_at_once(name, opensearch, status):
 
 
 def test_a_slow_node_costs_no_more_than_the_deadline(name, opensearch):
-    index = index_at(opensearch, name)
+    index = made(opensearch, name)
     add(index, chunk("a"))
 
     def slow(asked: Asked) -> None:
@@ -101,14 +108,14 @@ def test_a_slow_node_costs_no_more_than_the_deadline(name, opensearch):
         index = index_at(access, name)
         began = time.monotonic()
         with pytest.raises(DependencyFailed, match=r"did not answer within 0\.\d s"):
-            index.search("tide", None, tenants=("t",), limit=5, deadline=Deadline.after(0.7))
+            index.search("tide", None, tenants=("t",), scopes=[Scope(5)], deadline=Deadline.after(0.7))
         assert time.monotonic() - began < 1.5
         with pytest.raises(DependencyFailed, match="no time left"):
-            index.search("tide", None, tenants=("t",), limit=5, deadline=Deadline.after(0))
+            index.search("tide", None, tenants=("t",), scopes=[Scope(5)], deadline=Deadline.after(0))
 
 
 def test_a_disk_that_is_full_stops_writing_and_not_reading(name, opensearch):
-    index = index_at(opensearch, name)
+    index = made(opensearch, name)
     add(index, chunk("a"))
     connection = Connection(opensearch)
     connection.call("PUT", f"/{name}/_settings", {"index.blocks.read_only_allow_delete": True})
@@ -126,7 +133,7 @@ def test_a_disk_that_is_full_stops_writing_and_not_reading(name, opensearch):
 
 
 def test_a_red_index_is_named(name, opensearch):
-    index = index_at(opensearch, name)
+    index = made(opensearch, name)
     add(index, chunk("a"))
 
     def red(asked: Asked, given: Given) -> Given:
@@ -139,7 +146,7 @@ def test_a_red_index_is_named(name, opensearch):
 
 
 def test_an_index_that_somebody_removed_is_not_made_by_the_next_write(name, opensearch):
-    index = index_at(opensearch, name)
+    index = made(opensearch, name)
     add(index, chunk("a"))
     connection = Connection(opensearch)
     connection.call("DELETE", f"/{name}")
@@ -150,45 +157,77 @@ def test_an_index_that_somebody_removed_is_not_made_by_the_next_write(name, open
 
 
 def test_an_index_of_another_dimension_is_refused_with_both(name, opensearch):
-    add(index_at(opensearch, name), chunk("a"))
+    add(made(opensearch, name), chunk("a"))
     other = index_at(opensearch, name, dim=DIM + 1)
-    with pytest.raises(ConfigurationError, match=f"holds vectors of {DIM} numbers, the embedder makes {DIM + 1}"):
-        other.ping()
-    with pytest.raises(ConfigurationError, match="embedder makes"):
-        other.search("tide", None, tenants=("t",), limit=1)
+    for ask in (other.ping, other.make, lambda: found(other)):
+        with pytest.raises(
+            DependencyFailed, match=f"holds vectors of {DIM} numbers, the embedder makes {DIM + 1}; run .*--anew"
+        ):
+            ask()
 
 
 def test_an_index_of_something_else_is_refused(name, opensearch):
     Connection(opensearch).call("PUT", f"/{name}", {"mappings": {"properties": {"title": {"type": "text"}}}})
-    with pytest.raises(ConfigurationError, match="not made by Llamabda"):
+    with pytest.raises(DependencyFailed, match="not made by Llamabda"):
         index_at(opensearch, name).ping()
 
 
-def test_a_mapping_that_lacks_a_field_names_the_chunk(name, opensearch):
-    index = index_at(opensearch, name)
-    add(index, chunk("a"))
+def test_a_chunk_that_is_refused_for_what_it_is_is_named(name, opensearch):
+    index = made(opensearch, name)
     good, bad = chunk("good"), chunk("bad", ordinal=2)
     items = [index._item(one, vector) for one, vector in zip((good, bad), vectors(2), strict=True)]
-    items[1] = replace(items[1], document={**(items[1].document or {}), "colour": "blue"})
-    with pytest.raises(InvalidInput, match=r"does not take chunk 2 of 'bad': .*mapping lacks a field"):
-        index._write(items)
-    index._make_searchable([good], frozenset())
-    assert found(index) == ["a", "good"]  # the others of the batch were taken
+    items[1] = replace(items[1], document={**(items[1].document or {}), "ordinal": "two"})
+    with pytest.raises(InvalidInput, match=r"does not take chunk 2 of 'bad': .*does not fit the index's mapping"):
+        index._write(items, lambda: None)
+    index._refresh(Deadline.after(10))
+    assert found(index) == ["good"]  # the others of the batch were taken
 
 
-def test_many_processes_make_one_index(name, opensearch):
-    proxy = Proxy(opensearch)
+def test_a_mapping_that_lacks_a_field_is_no_chunk_s_fault(name, opensearch):
+    index = made(opensearch, name)
+    item = index._item(chunk("a"), vectors(1)[0])
+    with pytest.raises(DependencyFailed, match="lacks a field: run `llamabda reindex --anew`"):
+        index._write([replace(item, document={**(item.document or {}), "colour": "blue"})], lambda: None)
 
-    def before(asked: Asked) -> Given | None:
-        if asked.method == "GET" and is_path(asked, "/_mapping") and asked.number < 1:
-            add(index_at(opensearch, name), chunk("first"))  # another one was faster, after we looked
-            return error(404, "index_not_found_exception")
+
+def test_a_cluster_without_memory_for_vectors_is_asked_again(name, opensearch):
+    """What engine faiss says when the native memory is full, as its plugin's source has it."""
+    index = made(opensearch, name)
+    breaker = {"type": "knn_circuit_breaker_exception", "reason": "Parsing the created knn vector fields failed"}
+    full = {"type": "mapper_parsing_exception", "reason": "failed to parse", "caused_by": breaker}
+
+    def once(asked: Asked) -> Given | None:
+        if is_path(asked, "_bulk") and sum(is_path(one, "_bulk") for one in proxy.seen) == 1:
+            return Given(200, json.dumps({"items": [{"index": {"status": 400, "error": full}}]}).encode())
         return None
 
-    proxy.before = before
+    proxy = Proxy(opensearch, before=once)
     with proxy.running() as access:
-        add(index_at(access, name), chunk("second"))
-    assert found(index_at(opensearch, name)) == ["first", "second"]
+        add(index_at(access, name), chunk("a"))
+    assert found(index) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "given", [Given(200, b"fine", "text/plain"), Given(200, b"[]"), Given(200, b""), Given(500, b"[]")]
+)
+def test_whatever_a_server_says_it_is_a_failure_of_the_index(name, opensearch, given):
+    with Proxy(opensearch, before=lambda asked: given).running() as access:
+        index = index_at(access, name, timeout=0.5)
+        for ask in (index.ping, lambda: found(index), lambda: add(index, chunk("a")), index.make):
+            with pytest.raises(DependencyFailed):
+                ask()
+
+
+def test_a_cluster_that_is_read_only_is_not_ready(name, opensearch):
+    index = made(opensearch, name)
+    connection = Connection(opensearch)
+    connection.call("PUT", "/_cluster/settings", {"transient": {"cluster.blocks.read_only_allow_delete": True}})
+    try:
+        with pytest.raises(DependencyFailed, match=r"takes no changes: cluster\.blocks\.read_only_allow_delete"):
+            index.ping()
+    finally:
+        connection.call("PUT", "/_cluster/settings", {"transient": {"cluster.blocks.read_only_allow_delete": None}})
+    index.ping()
 
 
 # -- bulk
@@ -216,7 +255,7 @@ def test_a_connection_that_ends_after_the_commit_doubles_nothing(name, opensearc
         return given
 
     with Proxy(opensearch, after=after).running() as access:
-        add(index_at(access, name), *(chunk(f"{n:02}") for n in range(20)))
+        add(made(access, name), *(chunk(f"{n:02}") for n in range(20)))
     assert dropped
     assert found(index_at(opensearch, name)) == [f"{n:02}" for n in range(20)]
 
@@ -272,7 +311,7 @@ def test_of_a_thousand_documents_each_is_there_once_or_reported(name, opensearch
     trouble.proxy = proxy
     reported = []
     with proxy.running() as access:
-        index = index_at(access, name)
+        index = made(access, name)
         for at in range(0, 1_000, 10):
             batch = [chunk(f"{n:04}") for n in range(at, at + 10)]
             try:

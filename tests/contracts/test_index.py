@@ -34,7 +34,9 @@ def opensearch_index(space: SpaceType) -> Callable[[pytest.FixtureRequest, Path]
         connection = Connection(request.getfixturevalue("opensearch"))
         name = f"contract-{secrets.token_hex(6)}"
         request.addfinalizer(lambda: (connection.call("DELETE", f"/{name}*"), connection.close()))
-        return OpenSearchIndex(connection, name, dim=DIM, layout=Layout(ENGINE, space))
+        index = OpenSearchIndex(connection, name, dim=DIM, layout=Layout(ENGINE, space))
+        index.make()
+        return index
 
     return make
 
@@ -52,7 +54,9 @@ def serverless_index(request: pytest.FixtureRequest, folder: Path) -> Index:
 
     request.addfinalizer(remove)
     request.getfixturevalue("monkeypatch").setattr(serverless, "POLL_SECONDS", 0.02)
-    return ServerlessIndex(connection, name, dim=DIM, layout=Layout(ENGINE, "l2", shards=3))
+    index = ServerlessIndex(connection, name, dim=DIM, layout=Layout(ENGINE, "l2", shards=3))
+    index.make()
+    return index
 
 
 MAKERS: dict[str, Callable[[pytest.FixtureRequest, Path], Index]] = {
