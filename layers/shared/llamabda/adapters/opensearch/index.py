@@ -61,7 +61,7 @@ class OpenSearchIndex:
         """So that the index is there. Failed when the one that is there cannot hold these vectors."""
         deadline = self._connection.deadline(requests=3.0)
         try:
-            self._look(deadline)
+            self._connection.patiently(lambda: self._look(deadline), deadline)
         except Failed as exc:
             if exc.status != 404:
                 raise
@@ -185,7 +185,7 @@ class OpenSearchIndex:
             try:
                 return self._look(deadline)
             except Failed as exc:
-                if exc.status != 404 or deadline.remaining() < POLL_SECONDS:
+                if not (exc.status == 404 or exc.passing) or deadline.remaining() < POLL_SECONDS:
                     raise
                 time.sleep(POLL_SECONDS)
 
