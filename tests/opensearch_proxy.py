@@ -34,6 +34,7 @@ class Given:
     body: bytes
     media_type: str = "application/json"
     drop: bool = False
+    location: str = ""
 
 
 DROP = Given(0, b"", drop=True)
@@ -72,6 +73,8 @@ class Proxy:
                 self.send_response(given.status)
                 self.send_header("Content-Type", given.media_type)
                 self.send_header("Content-Length", str(len(given.body)))
+                if given.location:
+                    self.send_header("Location", given.location)
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(given.body)

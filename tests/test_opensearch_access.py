@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 import ssl
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, RefreshableCredentials
+from botocore.exceptions import ProfileNotFound
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -137,6 +139,81 @@ def test_requests_are_signed_with_credentials_that_are_refreshed(opensearch, mon
         assert gate.users == ["AKIDFIRST", "AKIDSECOND", "AKIDSECOND"]
         with pytest.raises(Failed, match="the policy of the role that signs"):
             Connection(access).call("GET", "/")
+
+
+def test_many_threads_sign_each_their_own_request(opensearch, monkeypatch):
+    known = [Credentials(f"AKID{n}", f"{n}" * 40, f"token-{n}") for n in range(20)]
+    turns = iter(known * 40)
+    lock = threading.Lock()
+
+    class Changing(Credentials):
+        def get_frozen_credentials(self) -> object:
+            with lock:
+                return next(turns).get_frozen_credentials()
+
+    monkeypatch.setattr(boto3.Session, "get_credentials", lambda self: Changing("AKID0", "0" * 40, "token-0"))
+    gate = Gate("es", *known)
+    failures: list[BaseException] = []
+    with Proxy(opensearch, before=gate).running() as access:
+        connection = Connection(replace(access, service="es", region="eu-west-1"))
+
+        def work(number: int) -> None:
+            try:
+                for at in range(25):
+                    connection.call("GET", f"/none-{number}-{at}-*/_mapping")
+            except BaseException as exc:  # noqa: BLE001  (handed to the main thread)
+                failures.append(exc)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert len(gate.users) == 200
+    assert len(set(gate.users)) == 20
+
+
+def test_credentials_that_cannot_be_had_are_a_failure_of_the_index(opensearch, monkeypatch):
+    access = replace(opensearch, service="es", region="eu-west-1")
+    monkeypatch.setattr(boto3.Session, "get_credentials", lambda self: None)
+    with pytest.raises(Failed, match="no AWS credentials"):
+        Connection(access).call("GET", "/")
+
+    def broken(self: object) -> None:
+        raise ProfileNotFound(profile="maria")
+
+    monkeypatch.setattr(boto3.Session, "get_credentials", broken)
+    with pytest.raises(Failed, match="cannot be asked: ProfileNotFound"):
+        Connection(access).call("GET", "/")
+
+
+def test_a_password_may_hold_any_letter(opensearch):
+    wanted = "Basic " + base64.b64encode("josé:ção→🔑".encode()).decode()
+
+    def before(asked: Asked) -> Given | None:
+        return None if asked.headers["Authorization"] == wanted else Given(401, b"")
+
+    with Proxy(opensearch, before=before).running() as access:
+        assert Connection(replace(access, user="josé", password="ção→🔑")).call("GET", "/")["version"]
+
+
+def test_nobody_is_followed_to_another_address(opensearch):
+    elsewhere: list[Asked] = []
+
+    def before(asked: Asked) -> Given | None:
+        elsewhere.append(asked)
+        return None
+
+    with (
+        Proxy(opensearch, before=before).running() as other,
+        Proxy(
+            opensearch, before=lambda asked: Given(307, b"", location=f"http://127.0.0.1:{other.port}/")
+        ).running() as a,
+        pytest.raises(Failed),
+    ):
+        Connection(a).call("GET", "/")
+    assert elsewhere == []
 
 
 def given(**more: object) -> Settings:

@@ -13,7 +13,7 @@ from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.embeddings import SqliteEmbeddings
 from llamabda.adapters.sqlite.indexes import SqliteIndexes
 from llamabda.errors import DependencyFailed, ModelError
-from llamabda.spaces import RETRY_SECONDS, Spaces
+from llamabda.spaces import LOOK_SECONDS, RETRY_SECONDS, Spaces
 from llamabda.types import Embedding, EmbeddingModel, GenerationKey
 from tests.fakes import WordEmbedder
 
@@ -232,6 +232,69 @@ def test_an_index_that_was_deleted_by_hand_is_told_and_can_be_made_again(house, 
     spaces = house.spaces(OLD)
     assert "llamabda reindex" in caplog.text
     assert house.embeddings.unmade(spaces.current().build, limit=9) == [key]
+
+
+class Elsewhere(SqliteIndexes):
+    """Another place, which can be away."""
+
+    place = "https://elsewhere"
+    away = False
+
+    def there(self, build):
+        self._reached()
+        return super().there(build)
+
+    def make(self, build, dim):
+        self._reached()
+        super().make(build, dim)
+
+    def _reached(self):
+        if self.away:
+            raise DependencyFailed("the index cannot be reached", dependency="index")
+
+
+def test_documents_that_were_indexed_elsewhere_are_told_and_can_be_made_here_and_there_again(house, caplog):
+    spaces = house.spaces(OLD)
+    first, build = house.document("a"), house.embeddings.live().name
+    home, house.indexes = house.indexes, Elsewhere(house.folder / "elsewhere")
+    spaces = house.spaces(OLD)
+    assert "indexed elsewhere: run `llamabda reindex`" in caplog.text
+    assert spaces.current().build == build
+    assert house.embeddings.unmade(build, limit=9) == [first]
+    house.embeddings.made([first], build)
+    second = house.document("b")
+    assert house.embeddings.unmade(build, limit=9) == []
+    house.indexes = home  # whose index was there all the time, and never saw the second document
+    house.spaces(OLD)
+    assert house.embeddings.unmade(build, limit=9) == [first, second]
+
+
+def test_a_home_without_documents_may_change_the_place_without_a_word(house, caplog):
+    house.spaces(OLD)
+    house.indexes = Elsewhere(house.folder / "elsewhere")
+    house.spaces(OLD).current()
+    assert caplog.text == ""
+
+
+def test_an_index_that_is_away_at_the_start_is_looked_at_before_anybody_searches_it(house):
+    house.spaces(OLD)
+    key, build = house.document(), house.embeddings.live().name
+    house.indexes = Elsewhere(house.folder / "elsewhere")
+    house.indexes.away = True
+    spaces = house.spaces(OLD)
+    with pytest.raises(DependencyFailed, match="cannot be reached") as caught:
+        spaces.current()
+    assert caught.value.dependency == "index"
+    assert house.loaded == ["old", "old"]
+    house.indexes.away = False
+    house.now += LOOK_SECONDS
+    with pytest.raises(DependencyFailed):
+        spaces.current()  # others look meanwhile
+    for thread in threading.enumerate():
+        if thread.name == "look-at-index":
+            thread.join()
+    assert spaces.current().build == build
+    assert house.embeddings.unmade(build, limit=9) == [key]  # and no empty index passes for what was there
 
 
 def _future():

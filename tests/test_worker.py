@@ -16,7 +16,7 @@ from llamabda.adapters.sqlite.queue import SqliteQueue
 from llamabda.chunking import Chunking
 from llamabda.errors import DependencyFailed, InvalidInput, ModelError
 from llamabda.types import Deadline, GenerationKey, NewDocument
-from llamabda.worker import BACKOFF, MAX_ATTEMPTS, Worker
+from llamabda.worker import BACKOFF, BATCH, MAX_ATTEMPTS, Worker
 from tests.ask_fakes import by_words
 from tests.crash_child import LengthEmbedder, open_ingest, with_embedder
 
@@ -98,6 +98,46 @@ def test_a_passing_failure_is_tried_again_later_and_told_meanwhile(ingest, clock
     clock.now += BACKOFF[0] + 1
     assert worker.once() == 1
     assert (state(ingest), ingest.catalog.get("t", "doc").error) == ("ready", None)
+
+
+def test_an_index_that_is_away_for_longer_than_all_attempts_fails_nothing(ingest, clock, monkeypatch):
+    index = type(ingest.space().index)
+    away = DependencyFailed("the index cannot be reached", dependency="index")
+
+    def gone(*_args: object, **_more: object) -> None:
+        raise away
+
+    documents = [NewDocument(f"{n}", body(f"v{n}")) for n in range(40)]
+    ingest.accept("t", documents, chunking=SMALL)
+    worker = Worker(lambda: ingest)
+    with monkeypatch.context() as patch:
+        for name in ("add", "chunks", "vectors", "search", "ping"):
+            patch.setattr(index, name, gone)
+        tried = worker.once()
+        assert tried == BATCH
+        for _ in range(30):
+            clock.now += 1_000
+            with pytest.raises(DependencyFailed, match="cannot be reached"):
+                worker.once()  # nothing is taken, so no attempt is counted
+        assert {state(ingest, f"{n}") for n in range(40)} == {"queued"}
+    clock.now += 1_000
+    while worker.once():
+        clock.now += 1
+    assert {state(ingest, f"{n}") for n in range(40)} == {"ready"}
+
+
+def test_a_batch_that_meets_an_index_that_is_away_asks_it_once(ingest, monkeypatch):
+    asked = []
+
+    def gone(*_args: object, **_more: object) -> None:
+        asked.append(1)
+        raise DependencyFailed("the index did not answer within 10 s", dependency="index")
+
+    monkeypatch.setattr(type(ingest.space().index), "chunks", gone)
+    documents = [NewDocument(f"{n}", f"The tide number {n} is high.") for n in range(30)]
+    trained = ingest.train("t", documents, chunking=SMALL)
+    assert {(one.state, one.error) for one in trained} == {("queued", "the index is not available now")}
+    assert len(asked) == 1
 
 
 def test_a_lasting_failure_ends_after_a_bounded_number_of_attempts(ingest, clock):

@@ -262,3 +262,45 @@ def test_a_catalog_from_before_knows_its_vectors_by_the_recipes(tmp_path):
     assert embeddings.unmade("old-1", limit=9) == [keys[1]]
     assert embeddings.settle(OLD).name == "old-1"
     assert embeddings.live().embedding == OLD
+
+
+def test_an_installation_has_one_name_for_ever(stores):
+    _, embeddings = stores
+    name = embeddings.owner()
+    assert name
+    assert embeddings.owner() == name
+    embeddings.moved("elsewhere")
+    assert embeddings.owner() == name
+
+
+def test_in_another_place_no_document_has_vectors(stores, old):
+    catalog, embeddings = stores
+    key = commit(catalog, "a", old)
+    assert not embeddings.moved("home")  # where indexes were before there was a choice
+    assert embeddings.left(old) == 0
+    assert embeddings.moved("elsewhere")
+    assert embeddings.unmade(old, limit=9) == [key]
+    assert not embeddings.moved("elsewhere")
+    embeddings.made([key], old)
+    assert embeddings.moved("home")
+    assert embeddings.left(old) == 1
+    assert not embeddings.moved("home")
+
+
+def test_without_documents_there_is_nothing_to_be_moved(stores, old):
+    assert not stores[1].moved("elsewhere")
+
+
+def test_a_build_can_be_made_anew_for_the_same_model(stores, old):
+    catalog, embeddings = stores
+    key = commit(catalog, "a", old)
+    assert embeddings.begin(OLD).name == old
+    new = embeddings.begin(OLD, anew=True).name
+    assert new != old
+    assert embeddings.begin(OLD, anew=True).name == new  # what was begun is gone on with
+    assert embeddings.live().name == old
+    assert not embeddings.adopt(new)
+    embeddings.made([key], new)
+    assert embeddings.adopt(new)
+    assert embeddings.live().name == new
+    assert embeddings.begin(OLD, anew=True).name not in (old, new)
