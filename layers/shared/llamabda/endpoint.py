@@ -20,26 +20,26 @@ class Endpoint:
     path: str
 
     @classmethod
-    def parse(cls, url: str) -> Endpoint:
+    def parse(cls, url: str, example: str = EXAMPLE) -> Endpoint:
         """ValueError says what is wrong, without repeating the address: it might hold a password."""
         if not url.isascii() or any(c <= " " or c == "\x7f" for c in url):
-            raise ValueError(f"an address of printable ASCII characters without spaces, like {EXAMPLE}")
+            raise ValueError(f"an address of printable ASCII characters without spaces, like {example}")
         try:
             parts = urlsplit(url)
         except ValueError:  # its text quotes what stands between brackets
-            raise ValueError(f"an address whose brackets, if any, hold an IPv6 address, like {EXAMPLE}") from None
+            raise ValueError(f"an address whose brackets, if any, hold an IPv6 address, like {example}") from None
         if parts.scheme not in PORTS:
-            raise ValueError(f"an address that begins with http:// or https://, like {EXAMPLE}")
+            raise ValueError(f"an address that begins with http:// or https://, like {example}")
         if "@" in parts.netloc:
             raise ValueError("no user name or password in the address: there are settings for them")
         if "?" in url or "#" in url:
-            raise ValueError(f"an address without ? and #, like {EXAMPLE}")
+            raise ValueError(f"an address without ? and #, like {example}")
         try:
             port = parts.port
         except ValueError:
             port = 0
         if port == 0 or not parts.hostname:
-            raise ValueError(f"an address with a host, and a port from 1 to 65535 if it has one, like {EXAMPLE}")
+            raise ValueError(f"an address with a host, and a port from 1 to 65535 if it has one, like {example}")
         return cls(parts.scheme, parts.hostname, port or PORTS[parts.scheme], parts.path.rstrip("/"))
 
     @property

@@ -109,10 +109,11 @@ class Ingest:
             if progress is not None:
                 progress(outcome.trained)
         self.queue.put(open_keys)
-        try:
-            self.sweep()
-        except LlamabdaError as exc:  # what was trained is trained; the next one sweeps
-            log.warning("what nobody wants any more cannot be removed now: %s", exc.message)
+        if until is None:  # who has no time leaves it to the worker
+            try:
+                self.sweep()
+            except LlamabdaError as exc:  # what was trained is trained; the next one sweeps
+                log.warning("what nobody wants any more cannot be removed now: %s", exc.message)
         return [results[key] for key in keys]
 
     def accept(

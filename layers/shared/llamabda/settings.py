@@ -21,6 +21,8 @@ GONE = {
     "LLAMA_CPP_PATH": "llama.cpp runs inside the process; set MODEL_PATH to a GGUF file",
 }
 
+OPENSEARCH_EXAMPLE = "https://search.example.org:9200"
+
 
 class Settings(BaseSettings):
     """Read once at start. Names are upper case in the environment: `app_name` is `APP_NAME`."""
@@ -97,12 +99,26 @@ class Settings(BaseSettings):
             ip_network(part, strict=False)  # its message names the part
         return value
 
-    @field_validator("generator_url", "opensearch_host")
+    @field_validator("generator_url")
     @classmethod
     def _address(cls, value: str) -> str:
         if value.strip():
             Endpoint.parse(value.strip())
         return value.strip()
+
+    @field_validator("opensearch_host")
+    @classmethod
+    def _cluster(cls, value: str) -> str:
+        if value.strip():
+            Endpoint.parse(value.strip(), example=OPENSEARCH_EXAMPLE)
+        return value.strip()
+
+    @field_validator("opensearch_ca_certs")
+    @classmethod
+    def _file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.expanduser().is_file():
+            raise ValueError(f"{value} is no file: name one with the authority's certificates, in PEM")
+        return value
 
     @field_validator("generator_api_key")
     @classmethod
@@ -149,12 +165,15 @@ def settings() -> Settings:
 
 def unsafe() -> list[str]:
     """A warning for what is set and puts a secret at risk."""
-    endpoint = settings().generator_endpoint
-    if endpoint is None or endpoint.scheme == "https" or endpoint.is_loopback:
-        return []
-    if not settings().generator_api_key.get_secret_value():
-        return []
-    return ["GENERATOR_API_KEY and every question travel unencrypted: GENERATOR_URL is http and not on this machine"]
+    given = settings()
+    found = []
+    for name, endpoint, secret, what in (
+        ("GENERATOR_URL", given.generator_endpoint, given.generator_api_key, "GENERATOR_API_KEY and every question"),
+        ("OPENSEARCH_HOST", given.opensearch_endpoint, given.opensearch_pass, "OPENSEARCH_PASS and every document"),
+    ):
+        if endpoint and endpoint.scheme != "https" and not endpoint.is_loopback and secret.get_secret_value():
+            found.append(f"{what} travel unencrypted: {name} is http and not on this machine")
+    return found
 
 
 def obsolete() -> list[str]:
