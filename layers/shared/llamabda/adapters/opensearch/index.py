@@ -300,12 +300,13 @@ def _whole(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scored(reply: Mapping[str, Any], space: SpaceType | None = None) -> tuple[ScoredChunk, ...]:
-    """`space`: of scores that tell nearness, which become cosines."""
-    found = []
+    """Each chunk once, though it may be there twice for a while. `space`: scores tell nearness, and become cosines."""
+    found: dict[tuple[str, str], ScoredChunk] = {}
     for hit in reply["hits"]["hits"]:
-        score = float(hit["_score"])
-        found.append(ScoredChunk(_chunk(hit["_source"]), score if space is None else mapping.cosine(score, space)))
-    return tuple(found)
+        score, chunk = float(hit["_score"]), _chunk(hit["_source"])
+        one = ScoredChunk(chunk, score if space is None else mapping.cosine(score, space))
+        found.setdefault((chunk.tenant, chunk.id), one)
+    return tuple(found.values())
 
 
 def _bound(reply: Mapping[str, Any], asked: Sequence[str], terms: Mapping[str, bool]) -> float:
