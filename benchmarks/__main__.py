@@ -31,7 +31,7 @@ from benchmarks import (
 from benchmarks.measure import Row, Section, Unavailable
 from benchmarks.plan import ROOT, Plan, rival_python
 from benchmarks.workers.client import Worker
-from llamabda import models, wiring
+from llamabda import models, wiring, wiring_models
 from llamabda.cpu import available_cpus
 from llamabda.errors import LlamabdaError
 from llamabda.settings import settings
@@ -121,7 +121,7 @@ def _plan(given: argparse.Namespace) -> Plan:
     texts = corpus.load()
     say(f"texts: {texts.name}")
     published = models.fetch(
-        settings().embed_model_name, cache=wiring.cache_dir() / "models", progress=say, prepared=False
+        settings().embed_model_name, cache=wiring_models.cache_dir() / "models", progress=say, prepared=False
     )
     return Plan(
         quick=given.quick,
@@ -130,7 +130,7 @@ def _plan(given: argparse.Namespace) -> Plan:
         corpus=texts,
         embedder_folder=wiring.prepare_embedder(say, model=wiring.wanted_model()),
         published_folder=published,
-        gguf=wiring.prepare_generator(say),
+        gguf=wiring_models.prepare_generator(say),
         rival_python=rival_python(given.rival_python),
         say=say,
     )

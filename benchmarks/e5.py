@@ -16,7 +16,7 @@ from benchmarks.export import documents_ndcg, vectors_of
 from benchmarks.measure import OURS, Row, Samples, Unavailable, in_turns
 from benchmarks.plan import ROOT, Plan, own_python
 from benchmarks.workers.client import Worker
-from llamabda import downloads, models, wiring
+from llamabda import downloads, models, wiring_models
 from llamabda.catalogue import CATALOGUE, File
 
 MODEL = "cnmoro/portuguese-multilingual-e5-small"
@@ -55,7 +55,7 @@ def run(plan: Plan) -> Iterator[Row]:
         raise Unavailable(f"no evaluation data at {data}: set LLAMABDA_DATA to its folder")
     documents = [(document.id, document.text) for document in quality.corpus(data, COLLECTION)]
     questions = quality.questions(data, COLLECTION)
-    folder = models.fetch(MODEL, cache=wiring.models_dir(), progress=plan.say)
+    folder = models.fetch(MODEL, cache=wiring_models.models_dir(), progress=plan.say)
     with tempfile.TemporaryDirectory(prefix="llamabda-e5-") as name, ExitStack() as stack:
         package = _package(Path(name), plan)
         ours = stack.enter_context(Worker(own_python(), "onnx_embedder", threads=plan.threads))

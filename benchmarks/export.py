@@ -25,7 +25,7 @@ from benchmarks import quality
 from benchmarks.measure import OURS, Row, Samples, Unavailable
 from benchmarks.plan import ROOT, Plan, own_python, rival_python
 from benchmarks.workers.client import Worker
-from llamabda import models, wiring
+from llamabda import models, wiring_models
 from llamabda.cpu import available_cpus
 from llamabda.errors import LlamabdaError
 
@@ -50,7 +50,7 @@ def measured(python: Path, threads: int, *, quick: bool, say: Callable[[str], No
     documents = [(document.id, document.text) for document in quality.corpus(data, COLLECTION)]
     if quick:
         documents = _some(documents, {judged for question in questions for judged, _ in question.relevant})
-    published = models.fetch(MODEL, cache=wiring.models_dir(), progress=say, prepared=False)
+    published = models.fetch(MODEL, cache=wiring_models.models_dir(), progress=say, prepared=False)
     texts, asked = [text for _, text in documents], [question.text for question in questions]
     with tempfile.TemporaryDirectory(prefix="llamabda-export-") as cache:
         say(f"export: {MODEL}")

@@ -18,7 +18,7 @@ from benchmarks.home import EMBEDDED
 from benchmarks.measure import OURS, Row, Samples, Unavailable
 from benchmarks.plan import Plan, own_python
 from benchmarks.server import Server, prepare
-from llamabda import models, wiring
+from llamabda import models, wiring_models
 
 CHUNKS, QUICK_CHUNKS = 10_000, 300
 TARGET = "cnmoro/portuguese-multilingual-e5-small"
@@ -56,7 +56,7 @@ class Asking:
 
 def run(plan: Plan) -> Iterator[Row]:
     count = QUICK_CHUNKS if plan.quick else CHUNKS
-    models.fetch(TARGET, cache=wiring.cache_dir() / "models", progress=plan.say)
+    models.fetch(TARGET, cache=wiring_models.cache_dir() / "models", progress=plan.say)
     with tempfile.TemporaryDirectory(prefix="llamabda-bench-") as name:
         environment = os.environ | {"LLAMABDA_HOME": str(Path(name) / "home"), "MODEL_PATH": ""}
         plan.say(f"reindex: preparing a home with {count} chunks")

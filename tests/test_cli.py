@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llamabda import wiring
+from llamabda import wiring, wiring_models
 from llamabda.adapters.openai import checkup
 from llamabda.background import Background, Once
 from llamabda.cli import main
@@ -25,7 +25,7 @@ from tests.fakes import WordEmbedder
 from tests.http.conftest import home_at
 from tests.playing_server import PlayingServer, writes
 
-REAL_CACHE = wiring.cache_dir() / "models"  # before a test sets another
+REAL_CACHE = wiring_models.cache_dir() / "models"  # before a test sets another
 SAMPLES = Path(str(files("llamabda") / "samples"))
 
 
@@ -590,7 +590,7 @@ def use_reranker(run, monkeypatch, tmp_path):
     def use(folder: Path) -> None:
         monkeypatch.setenv("RERANK_MODEL", str(folder))
         monkeypatch.setenv("LLAMABDA_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(wiring, "_reranker", Background(wiring._load_reranker, name="reranker"))
+        monkeypatch.setattr(wiring, "_reranker", Background(wiring_models.load_reranker, name="reranker"))
         settings.cache_clear()
 
     return use
@@ -612,7 +612,7 @@ def test_doctor_tells_how_the_reranker_is(run, use_reranker, tmp_path):
     cross_encoders.random(folder, published_minilm())
     use_reranker(folder)
     assert reranker_findings(run) == [("warn", f"{folder} is not prepared yet")]
-    wiring.prepare_reranker()
+    wiring_models.prepare_reranker()
     assert reranker_findings(run) == [("ok", f"{folder} loads")]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llamabda import exported, wiring
+from llamabda import exported, wiring, wiring_models
 from llamabda.catalogue import CATALOGUE
 from llamabda.cli import main
 from llamabda.settings import Settings, settings
@@ -41,7 +41,7 @@ def run(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("LLAMABDA_CACHE", str(tmp_path / "cache"))
-    return wiring.models_dir()
+    return wiring_models.models_dir()
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_an_export_can_be_configured_by_name_or_by_folder(run, monkeypatch, conf
     rows = listed(run("models", "list", "--json")[1])
     assert {name for name, row in rows.items() if row["configured"]} == {"mine", GENERATOR}
     prepared = wiring.prepare_embedder(model=wiring.wanted_model())
-    assert prepared == exported.place("mine", wiring.models_dir())
+    assert prepared == exported.place("mine", wiring_models.models_dir())
 
 
 @pytest.mark.usefixtures("export")
@@ -112,7 +112,7 @@ def test_the_list_says_when_an_original_was_changed(run, original):
 
 def test_get_prepares_a_model_and_names_the_setting(run):
     code, out, err = run("models", "get", EMBEDDER)
-    folder = wiring.prepare_model(EMBEDDER, offline=True)
+    folder = wiring_models.prepare_model(EMBEDDER, offline=True)
     assert (code, out) == (0, f"{EMBEDDER} is ready in {folder}\n")
     assert f"EMBED_MODEL_NAME={EMBEDDER}" in err
     code, out, _ = run("models", "get", EMBEDDER, "--json")

@@ -27,7 +27,7 @@ from llamabda.adapters.opensearch import Access, Connection
 from llamabda.adapters.opensearch.connection import Failed
 from llamabda.errors import ConfigurationError
 from llamabda.settings import Settings
-from llamabda.wiring import opensearch_access
+from llamabda.wiring_index import opensearch_access
 from tests.opensearch_proxy import Asked, Given, Proxy
 
 

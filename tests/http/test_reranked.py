@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from llamabda import wiring
+from llamabda import wiring, wiring_models
 from llamabda.background import Background
 from llamabda.errors import ModelError
 from llamabda.models import RECORD, fetch
@@ -18,7 +18,7 @@ from tests import cross_encoders
 from tests.http.conftest import register
 from tests.http.test_observability import metrics
 
-REAL_CACHE = wiring.cache_dir() / "models"  # before a test sets another
+REAL_CACHE = wiring_models.cache_dir() / "models"  # before a test sets another
 NAME = "sentence-transformers/all-MiniLM-L6-v2"
 QUESTION = "where do old boats rest"
 # The embedder of these tests counts words, however often they are said, against the length of a text; the reranker
@@ -43,7 +43,7 @@ def configured(home, monkeypatch, tmp_path):
     def configure(value: object) -> None:
         monkeypatch.setenv("RERANK_MODEL", str(value))
         monkeypatch.setenv("LLAMABDA_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(wiring, "_reranker", Background(wiring._load_reranker, name="reranker"))
+        monkeypatch.setattr(wiring, "_reranker", Background(wiring_models.load_reranker, name="reranker"))
         settings.cache_clear()
 
     return configure
@@ -83,25 +83,25 @@ def test_it_is_prepared_once_and_again_when_it_is_another(configured, counting, 
     source = shutil.copytree(counting, tmp_path / "mine")
     configured(source)
     with pytest.raises(ModelError, match="not in the cache"):
-        wiring.prepare_reranker(offline=True)
-    folder = wiring.prepare_reranker()
+        wiring_models.prepare_reranker(offline=True)
+    folder = wiring_models.prepare_reranker()
     assert {"model.onnx", "tokenizer.json", "reranker.json", RECORD} == {file.name for file in folder.iterdir()}
     before = (folder / "model.onnx").stat().st_ino
-    assert wiring.prepare_reranker(offline=True) == folder
-    assert wiring.prepare_reranker() == folder
+    assert wiring_models.prepare_reranker(offline=True) == folder
+    assert wiring_models.prepare_reranker() == folder
     assert (folder / "model.onnx").stat().st_ino == before
     (source / "tokenizer_config.json").write_text('{"model_max_length": 40}')
-    assert wiring.prepare_reranker() == folder
+    assert wiring_models.prepare_reranker() == folder
     assert json.loads((folder / "reranker.json").read_text())["max_tokens"] == 40
     assert not [path for path in folder.parent.iterdir() if path.suffix in (".new", ".old")]
 
 
 def test_a_prepared_folder_is_used_where_it_is(configured, counting, tmp_path):
     configured(counting)
-    prepared = shutil.copytree(wiring.prepare_reranker(), tmp_path / "prepared")
+    prepared = shutil.copytree(wiring_models.prepare_reranker(), tmp_path / "prepared")
     for value in (prepared, prepared.as_uri()):
         configured(value)
-        assert wiring.prepare_reranker(offline=True) == prepared
+        assert wiring_models.prepare_reranker(offline=True) == prepared
         assert wiring._reranker.wait() is not None
 
 
@@ -147,7 +147,7 @@ def test_while_it_loads_answers_come_without_it(client, configured, counting, mo
 
     def slow() -> object:
         assert gate.wait(60)
-        return wiring._load_reranker()
+        return wiring_models.load_reranker()
 
     monkeypatch.setattr(wiring, "_reranker", Background(slow, name="reranker"))
     try:

@@ -12,18 +12,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llamabda import wiring_models
 from llamabda.adapters.sqlite.database import Database
 from llamabda.background import Background, Once
-from llamabda.cpu import available_cpus
 from llamabda.errors import ConfigurationError, DependencyFailed, LlamabdaError
-from llamabda.settings import Settings, settings, unsafe
+from llamabda.settings import settings, unsafe
 from llamabda.types import EmbeddingModel
 
 if TYPE_CHECKING:
     from llamabda.accounts import Accounts
     from llamabda.adapters.key_file import KeyFileSigner
     from llamabda.adapters.openai import OpenAiGenerator
-    from llamabda.adapters.opensearch import Access
     from llamabda.adapters.prometheus import PrometheusMetrics
     from llamabda.admission import Admission
     from llamabda.ask import Ask
@@ -63,17 +62,6 @@ EMBEDDER_RETRY_SECONDS = 30.0  # after which a model that could not be loaded is
 EMBEDDER_WAIT_SECONDS = (
     20.0  # within the default deadline, so that the caller gets a clean 503 and not a cut connection
 )
-
-
-def cache_dir() -> Path:
-    """Where models and the llama.cpp wheel are kept, shared by all homes of this user."""
-    own = os.environ.get("LLAMABDA_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(own or f"{base}/llamabda").expanduser()
-
-
-def models_dir() -> Path:
-    return cache_dir() / "models"
 
 
 @Once
@@ -135,60 +123,22 @@ def embeddings() -> Embeddings:
 @Once
 def indexes() -> Indexes:
     if settings().opensearch_host:
-        from llamabda.adapters.opensearch import Connection, Layout, OpenSearchIndexes
+        from llamabda.wiring_index import opensearch_indexes
 
-        access = opensearch_access(settings(), os.environ)
-        return OpenSearchIndexes(
-            Connection(access),
-            alias=settings().index_name,
-            layout=Layout(
-                settings().knn_engine,
-                settings().knn_space,
-                settings().opensearch_shards,
-                settings().opensearch_replicas,
-            ),
-            owner=embeddings().owner(),
-            serverless=access.service == "aoss",
-        )
+        return opensearch_indexes(settings(), owner=embeddings().owner())
     from llamabda.adapters.sqlite.indexes import SqliteIndexes
 
     return SqliteIndexes(settings().home_dir / "index")
 
 
-def opensearch_access(given: Settings, environment: Mapping[str, str]) -> Access:
-    """Where OPENSEARCH_HOST is, and how to be let in: by name and password, or by requests that are signed for AWS.
-
-    ConfigurationError when there is no region to sign for.
-    """
-    from llamabda.adapters.opensearch import Access
-
-    endpoint = given.opensearch_endpoint
-    if endpoint is None:
-        raise ConfigurationError("OPENSEARCH_HOST is not set")
-    # domains are called <name>.<region>.es.amazonaws.com, collections <id>.<region>.aoss.amazonaws.com
-    parts = endpoint.host.split(".")
-    amazon = parts[-2:] == ["amazonaws", "com"] and len(parts) >= 5 and parts[-3] in ("es", "aoss")
-    service = "" if given.opensearch_user else given.opensearch_service or (parts[-3] if amazon else "")
-    region = parts[-4] if amazon else environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
-    if service and not region:
-        raise ConfigurationError("requests to OPENSEARCH_HOST are to be signed: set AWS_REGION to its region")
-    return Access(
-        endpoint.host,
-        endpoint.port,
-        endpoint.scheme == "https",
-        endpoint.path,
-        user=given.opensearch_user,
-        password=given.opensearch_pass.get_secret_value(),
-        service=service,
-        region=region,
-        ca_certs=str(given.opensearch_ca_certs.expanduser()) if given.opensearch_ca_certs else "",
-        timeout=given.opensearch_timeout,
-    )
-
-
 def wanted_model() -> EmbeddingModel:
     """The embedding model that the settings name."""
     return EmbeddingModel(settings().embed_model_name, settings().embed_backend)
+
+
+def load_embedder(model: EmbeddingModel) -> Embedder:
+    """Takes seconds, and longer where the model has to be fetched first."""
+    return wiring_models.load_embedder(model)
 
 
 @Once
@@ -251,79 +201,7 @@ def prepare_embedder(
 
     `model`: the one that this process works with, when none is named.
     """
-    from llamabda import models
-
-    chosen = model or spaces().model()
-    prepared = chosen.backend == "onnx"
-    return models.fetch(
-        chosen.name,
-        cache=models_dir(),
-        progress=progress,
-        offline=offline,
-        prepared=prepared,
-    )
-
-
-def prepare_generator(progress: Callable[[str], None] | None = None, *, offline: bool = False) -> Path | None:
-    """The configured GGUF file, fetched and prepared when it is not there yet; None when none is configured."""
-    if not settings().model_path:
-        return None
-    return prepare_model(settings().model_path, progress, offline=offline)
-
-
-def prepare_model(name: str, progress: Callable[[str], None] | None = None, *, offline: bool = False) -> Path:
-    """The folder of an embedder or the file of a generator, whichever `name` is, fetched and prepared."""
-    from llamabda import models
-    from llamabda.adapters.llama_cpp import requantize
-
-    return models.fetch(name, cache=models_dir(), progress=progress, offline=offline, preparations={"Q4_0": requantize})
-
-
-def prepare_reranker(progress: Callable[[str], None] | None = None, *, offline: bool = False) -> Path | None:
-    """The folder of the configured reranker, prepared when it is not there yet; None when none is configured."""
-    from llamabda import rerankers
-
-    if not settings().rerank_model:
-        return None
-    return rerankers.fetch(settings().rerank_model, cache=cache_dir() / "models", progress=progress, offline=offline)
-
-
-def load_embedder(model: EmbeddingModel) -> Embedder:
-    """Takes seconds, and longer where the model has to be fetched first."""
-    if model.backend == "sentence_transformers":
-        from llamabda.adapters.sentence_transformers import SentenceTransformersEmbedder
-        from llamabda.catalogue import CATALOGUE
-
-        known = CATALOGUE.get(model.name)
-        if known is not None and all(file.path != "modules.json" for file in known.files):
-            raise ConfigurationError(
-                f"{model.name} comes packed for onnxruntime: EMBED_BACKEND=sentence_transformers cannot run it, "
-                "EMBED_BACKEND=onnx does"
-            )
-        languages = known.languages if known else ()
-        original = prepare_embedder(_log_progress, model=model)
-        return SentenceTransformersEmbedder(str(original), threads=available_cpus(), languages=languages)
-    from llamabda.adapters.onnx import OnnxEmbedder
-
-    return OnnxEmbedder(prepare_embedder(_log_progress, model=model), threads=available_cpus())
-
-
-def _load_generator() -> Generator | None:
-    path = prepare_generator(_log_progress)
-    if path is None:
-        return None
-    from llamabda.adapters.llama_cpp import LlamaCppGenerator
-
-    return LlamaCppGenerator(path, n_ctx=settings().n_ctx, threads=available_cpus(), max_queue=settings().max_queue)
-
-
-def _load_reranker() -> Reranker | None:
-    folder = prepare_reranker(_log_progress)
-    if folder is None:
-        return None
-    from llamabda.adapters.onnx_reranker import OnnxReranker
-
-    return OnnxReranker(folder, threads=available_cpus())
+    return wiring_models.fetch_embedder(model or spaces().model(), progress, offline=offline)
 
 
 def _loaded_spaces() -> Spaces:
@@ -333,8 +211,8 @@ def _loaded_spaces() -> Spaces:
 
 
 _space = Background(_loaded_spaces, name="embedder", retry=EMBEDDER_RETRY_SECONDS)
-_generator = Background(_load_generator, name="generator")
-_reranker = Background(_load_reranker, name="reranker")
+_generator = Background(wiring_models.load_generator, name="generator")
+_reranker = Background(wiring_models.load_reranker, name="reranker")
 
 
 def space() -> Space:
@@ -586,10 +464,6 @@ def _check_generator() -> str:
 def _check_reranker() -> str:
     _reranker.start()
     return "loading" if _reranker.peek() is None else "ok"
-
-
-def _log_progress(line: str) -> None:
-    log.info("%s", line)
 
 
 def _refuse_on_lambda() -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from llamabda import __version__, wiring
+from llamabda import __version__, wiring, wiring_models
 from llamabda.cli.console import Console
 from llamabda.cli.doctor_languages import languages
 from llamabda.cli.finding import Finding, Status
@@ -99,9 +99,9 @@ def _settings() -> Iterator[Finding]:
     for warning in obsolete():
         yield Finding("settings", "warn", warning, "remove it from the environment")
     for warning in unsafe():
-        yield Finding("settings", "warn", warning, "put TLS before that server, and https into GENERATOR_URL")
+        yield Finding("settings", "warn", warning, "put TLS before that server, and https into its address")
     file = ".env is read" if os.path.isfile(".env") else "no .env in this folder"
-    yield Finding("settings", "ok", f"{file}; home {settings().home_dir}; models in {wiring.cache_dir() / 'models'}")
+    yield Finding("settings", "ok", f"{file}; home {settings().home_dir}; models in {wiring_models.models_dir()}")
 
 
 def _home() -> Finding:
@@ -213,7 +213,7 @@ def _generator(console: Console) -> Finding:
     if not name:
         return Finding("generator", "ok", "none is configured: answers are extracts")
     try:
-        wiring.prepare_generator(offline=True)
+        wiring_models.prepare_generator(offline=True)
     except ModelError as error:
         return _absent(
             "generator", error, f"{name} is not here yet", "the first start fetches it; until then, extracts"
@@ -244,7 +244,7 @@ def _reranker(console: Console) -> Finding:
     name = settings().rerank_model
     advice = "see RERANK_MODEL in .env.example; until then, hits stay in the order of the search"
     try:
-        wiring.prepare_reranker(offline=True)
+        wiring_models.prepare_reranker(offline=True)
     except ModelError as error:
         if "not in the cache" not in error.message:
             return Finding("reranker", "warn", error.message, advice)

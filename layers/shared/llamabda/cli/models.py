@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from llamabda import exported, models, wiring
+from llamabda import exported, models, wiring_models
 from llamabda.catalogue import CATALOGUE
 from llamabda.cpu import available_cpus
 from llamabda.errors import Conflict, InvalidInput, NotFound
@@ -61,12 +61,12 @@ def list_models(_arguments: Namespace, console: Console) -> int:
 def get(arguments: Namespace, console: Console) -> int:
     """NotFound for what is neither in the catalogue nor exported."""
     name = arguments.name
-    if name not in CATALOGUE and exported.find(name, wiring.models_dir()) is None:
+    if name not in CATALOGUE and exported.find(name, wiring_models.models_dir()) is None:
         raise NotFound(
             f"there is no model {name[:200]!r} in the catalogue, which has {', '.join(sorted(CATALOGUE))}; "
             "`llamabda models export` brings in any other sentence-transformers model"
         )
-    path = wiring.prepare_model(name, console.progress)
+    path = wiring_models.prepare_model(name, console.progress)
     kind = CATALOGUE[name].kind if name in CATALOGUE else "embedder"
     if console.json:
         console.data({"name": name, "kind": kind, "path": str(path)})
@@ -81,11 +81,11 @@ def export_model(arguments: Namespace, console: Console) -> int:
 
     name = _checked_name(arguments.model, arguments.name)
     source = _source(arguments.model, name, console)
-    replaced = exported.find(name, wiring.models_dir())
+    replaced = exported.find(name, wiring_models.models_dir())
     made = export(
         source,
         name=name,
-        cache=wiring.models_dir(),
+        cache=wiring_models.models_dir(),
         threads=available_cpus(),
         wishes=Wishes(
             precision=arguments.precision,
@@ -124,7 +124,7 @@ def _catalogue() -> list[Row]:
             languages=entry.languages,
             licence=entry.licence,
             download_size=entry.download_size or entry.size,
-            state="ready" if models.cached(entry, wiring.models_dir()) else "not fetched",
+            state="ready" if models.cached(entry, wiring_models.models_dir()) else "not fetched",
             configured=entry.name in (settings().embed_model_name, settings().model_path),
         )
         for entry in CATALOGUE.values()
@@ -134,7 +134,7 @@ def _catalogue() -> list[Row]:
 def _exported() -> list[Row]:
     configured = None
     if settings().embed_model_name not in CATALOGUE:
-        configured = exported.find(settings().embed_model_name, wiring.models_dir())
+        configured = exported.find(settings().embed_model_name, wiring_models.models_dir())
     return [
         Row(
             kind="embedder",
@@ -146,7 +146,7 @@ def _exported() -> list[Row]:
             state="ready, original changed" if one.outdated else "ready",
             configured=configured is not None and one.folder == configured.folder,
         )
-        for one in exported.every(wiring.models_dir())
+        for one in exported.every(wiring_models.models_dir())
     ]
 
 
@@ -171,11 +171,11 @@ def _source(model: str, name: str, console: Console) -> str:
 
     if model in CATALOGUE:
         require_packages()  # before anything is fetched for nothing
-        path = models.fetch(model, cache=wiring.models_dir(), progress=console.progress, prepared=False)
+        path = models.fetch(model, cache=wiring_models.models_dir(), progress=console.progress, prepared=False)
     else:
         path = exported.local_path(model)
     source = str(path) if path.is_dir() else model
-    known = exported.find(name, wiring.models_dir())
+    known = exported.find(name, wiring_models.models_dir())
     if known is not None and known.name == name and not known.is_of(source):
         raise Conflict(f"{name} is already the name of an export of {known.of}; give this one another --name")
     return source

@@ -75,7 +75,7 @@ def load_embedder(console: Console) -> None:
 
 def load_generator(console: Console) -> None:
     """Waits until the language model is there. Where it cannot be had, answers are extracts, and a note says why."""
-    from llamabda import wiring
+    from llamabda import wiring, wiring_models
 
     if settings().generator_url:
         try:
@@ -86,7 +86,7 @@ def load_generator(console: Console) -> None:
     if not settings().model_path:
         return
     try:
-        wiring.prepare_generator(console.progress)
+        wiring_models.prepare_generator(console.progress)
         wait_for(wiring.checks()["generator"], "loading the language model", console)
     except (ModelError, LlamabdaError) as error:
         console.note(f"answers will be extracts, without a language model: {error.message}")
@@ -94,12 +94,12 @@ def load_generator(console: Console) -> None:
 
 def load_reranker(console: Console) -> None:
     """Waits until the reranker is there, if one is configured. Where it cannot be had, hits stay as they were found."""
-    from llamabda import wiring
+    from llamabda import wiring, wiring_models
 
     if not settings().rerank_model:
         return
     try:
-        wiring.prepare_reranker(console.progress)
+        wiring_models.prepare_reranker(console.progress)
         wait_for(wiring.checks()["reranker"], "loading the reranker", console)
     except LlamabdaError as error:
         console.note(f"hits stay in the order of the search, without a reranker: {error.message}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from llamabda import wiring
+from llamabda import wiring, wiring_models
 from llamabda.demo.client import Client
 from llamabda.demo.server import DemoServer
 from llamabda.demo.steps import ask_questions, go_on, ingest_samples, sign_in
@@ -29,7 +29,7 @@ two; later runs take seconds and need no network.
 def run(home: Path, console: Console) -> int:
     """0 when all three questions are answered and every citation holds. Raises LlamabdaError where something fails."""
     began = time.monotonic()
-    console.result(INTRODUCTION.format(home=home, cache=wiring.cache_dir() / "models"))
+    console.result(INTRODUCTION.format(home=home, cache=wiring_models.cache_dir() / "models"))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # so that the server is stopped then, too
 
@@ -37,7 +37,7 @@ def run(home: Path, console: Console) -> int:
     step("Getting the models")
     wiring.prepare_embedder(console.note, model=wiring.wanted_model())
     try:
-        wiring.prepare_generator(console.note)
+        wiring_models.prepare_generator(console.note)
     except ModelError as error:
         console.note(f"no language model, answers will be extracts: {error.message}")
 
