@@ -6,6 +6,7 @@ import http.client
 import json
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Given:
     media_type: str = "application/json"
     drop: bool = False
     location: str = ""
+    pause: float = 0.0  # seconds before each byte
 
 
 DROP = Given(0, b"", drop=True)
@@ -77,7 +79,10 @@ class Proxy:
                     self.send_header("Location", given.location)
                 self.end_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(given.body)
+                    for part in [given.body] if not given.pause else [bytes([one]) for one in given.body]:
+                        time.sleep(given.pause)
+                        self.wfile.write(part)
+                        self.wfile.flush()
 
             do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = handle_any  # noqa: N815  (the names that it looks for)
 

@@ -114,6 +114,20 @@ def test_a_slow_node_costs_no_more_than_the_deadline(name, opensearch):
             index.search("tide", None, tenants=("t",), scopes=[Scope(5)], deadline=Deadline.after(0))
 
 
+def test_a_reply_that_comes_byte_by_byte_costs_no_more_than_the_deadline(name, opensearch):
+    made(opensearch, name)
+
+    def slow(asked: Asked, given: Given) -> Given:
+        return replace(given, pause=0.2) if is_path(asked, "_msearch") else given
+
+    with Proxy(opensearch, after=slow).running() as access:
+        index = index_at(access, name)
+        began = time.monotonic()
+        with pytest.raises(DependencyFailed, match="did not answer within"):
+            index.search("tide", None, tenants=("t",), scopes=[Scope(5)], deadline=Deadline.after(0.7))
+        assert time.monotonic() - began < 1.5
+
+
 def test_a_disk_that_is_full_stops_writing_and_not_reading(name, opensearch):
     index = made(opensearch, name)
     add(index, chunk("a"))

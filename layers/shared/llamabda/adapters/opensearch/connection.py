@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 from opensearchpy import OpenSearch, RequestsHttpConnection
 from opensearchpy.exceptions import ConnectionError as Unconnected
 from opensearchpy.exceptions import ConnectionTimeout, SerializationError, SSLError, TransportError
-from requests import PreparedRequest
+from requests import PreparedRequest, ReadTimeout, Response
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
+from urllib3.exceptions import ReadTimeoutError
 
 from llamabda.errors import DependencyFailed
 from llamabda.types import Deadline
@@ -28,6 +30,8 @@ logging.getLogger("opensearch").setLevel(logging.CRITICAL)
 
 LEAST_SECONDS = 0.05  # with less time left a request is not sent
 CONNECT_SECONDS = 3.0  # a host may have several addresses, which are tried one after the other
+PART_BYTES = 1 << 16
+POOL = 32  # connections that are kept
 FIRST_PAUSE = 0.1  # seconds before something is tried again; doubled each time, and drawn from its half to its whole
 LONGEST_PAUSE = 5.0
 RETRIED = frozenset({429, 502, 503, 504})
@@ -73,11 +77,40 @@ class Failed(DependencyFailed):
         self.passing = (not status or status in RETRIED) if passing is None else passing
 
 
+class _Bounded(HTTPAdapter):
+    """The time for a reply is that for all of it, and not for each part of it that comes."""
+
+    def send(
+        self,
+        request: PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> Response:
+        began = time.monotonic()
+        response = super().send(request, True, timeout, verify, cert, proxies)
+        parts = []
+        try:
+            while part := response.raw.read1(PART_BYTES, decode_content=True):
+                parts.append(part)
+                if time.monotonic() - began > timeout[1]:
+                    response.close()
+                    raise ReadTimeout("the reply did not end in time")
+        except ReadTimeoutError as exc:
+            raise ReadTimeout("the reply stalled") from exc
+        response._content = b"".join(parts)  # what reading it at once would have kept
+        return response
+
+
 class _Requests(RequestsHttpConnection):
     """Speaks to the host that was named, and to nobody else."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, _Bounded(pool_maxsize=POOL))
         self.session.max_redirects = 0
         if more.get("ca_certs"):
             # else a REQUESTS_CA_BUNDLE in the environment would take the place of the authority that was named
@@ -179,7 +212,7 @@ class Connection:
                     verify_certs=access.tls,
                     ca_certs=access.ca_certs or None,
                     connection_class=_Requests,
-                    pool_maxsize=32,
+                    pool_maxsize=POOL,
                     max_retries=0,
                     timeout=access.timeout,
                 )
