@@ -53,10 +53,9 @@ def _beside(
     connection = Connection(access)
     dim = collection.vectors.shape[1]
     with tempfile.TemporaryDirectory(prefix="llamabda-bench-") as folder:
-        indexes: dict[str, Index] = {
-            OURS: _embedded(Path(folder), dim),
-            SERVER: OpenSearchIndex(connection, name, dim=dim, layout=Layout("lucene", "l2")),
-        }
+        server = OpenSearchIndex(connection, name, dim=dim, layout=Layout("lucene", "l2"))
+        server.make()
+        indexes: dict[str, Index] = {OURS: _embedded(Path(folder), dim), SERVER: server}
         try:
             rates = {}
             for contender, index in indexes.items():

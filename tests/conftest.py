@@ -28,7 +28,7 @@ def minilm_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The packaged MiniLM, exported from its folder as it was published: half a minute, and torch."""
     from llamabda.export import export
     from llamabda.models import fetch
-    from llamabda.wiring import models_dir
+    from llamabda.wiring_models import models_dir
 
     published = fetch("sentence-transformers/all-MiniLM-L6-v2", cache=models_dir(), prepared=False)
     cache = tmp_path_factory.mktemp("exports")

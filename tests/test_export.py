@@ -17,7 +17,7 @@ from llamabda.adapters.onnx import OnnxEmbedder
 from llamabda.cli import main
 from llamabda.errors import InvalidInput, ModelError
 from llamabda.models import fetch
-from llamabda.wiring import models_dir
+from llamabda.wiring_models import models_dir
 
 torch = pytest.importorskip("torch", reason="exporting models is not tested: torch is not installed")
 

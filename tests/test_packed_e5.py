@@ -13,7 +13,7 @@ from llamabda.adapters.onnx import OnnxEmbedder
 from llamabda.catalogue import CATALOGUE
 from llamabda.errors import ModelError
 from llamabda.models import fetch
-from llamabda.wiring import cache_dir
+from llamabda.wiring_models import cache_dir
 
 NAME = "cnmoro/portuguese-multilingual-e5-small"
 

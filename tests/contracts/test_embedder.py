@@ -18,7 +18,7 @@ from llamabda.bert_onnx import prepare
 from llamabda.catalogue import CATALOGUE
 from llamabda.errors import ConfigurationError, ModelError
 from llamabda.models import fetch
-from llamabda.wiring import cache_dir
+from llamabda.wiring_models import cache_dir
 
 NAME = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS = (

@@ -15,7 +15,7 @@ from llamabda.cross_encoder_onnx import prepare
 from llamabda.errors import DependencyFailed, ModelError
 from llamabda.models import fetch
 from llamabda.types import Deadline
-from llamabda.wiring import cache_dir
+from llamabda.wiring_models import cache_dir
 from tests import cross_encoders
 
 QUESTION = "When does the harbour office open?"
