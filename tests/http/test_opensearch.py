@@ -111,3 +111,36 @@ def test_a_cluster_in_trouble_is_a_clean_503_and_nothing_is_lost(client, weather
     assert ask(client).json()["answered"]
     assert client.post("/search", json={"query": "tide"}).json()["hits"][0]["doc_id"] == "tide.md"
     assert client.get("/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize("trouble", ["gone", "stalled"])
+def test_a_cluster_that_is_away_at_the_start_is_named_soon_and_used_once_it_is_there(
+    tmp_path, opensearch, weather, trouble
+):
+    weather.now = trouble
+    with Proxy(opensearch, before=weather).running() as access, opensearch_settings(opensearch) as chosen:
+        settings = chosen | {
+            "OPENSEARCH_HOST": f"http://127.0.0.1:{access.port}",
+            "OPENSEARCH_TIMEOUT": "2",
+            "ASK_DEADLINE_SECONDS": str(DEADLINE),
+        }
+        environment = environment_of(tmp_path, tmp_path / "key.pem", **NO_LIMITS, **settings)
+        with serving(tmp_path, environment, SERVE) as server, logged_in(server.url) as client:
+            index = lambda: client.get("/health/ready").json()["checks"]["index"]["status"]  # noqa: E731
+            assert until(lambda: index() not in ("ok", "loading"), 30)
+            began = time.monotonic()
+            ready = client.get("/health/ready").json()["checks"]
+            assert time.monotonic() - began < DEADLINE + 2
+            assert ready["embedder"]["status"] == "ok"
+            for _ in range(3):
+                began = time.monotonic()
+                assert client.post("/search", json={"query": "When?"}).status_code == 503
+                assert time.monotonic() - began < DEADLINE + 0.5
+            began = time.monotonic()
+            assert train(client, "harbour.md", HARBOUR).status_code in (202, 503)
+            assert time.monotonic() - began < 20
+            weather.now = "fair"
+            assert until(lambda: client.get("/health/ready").status_code == 200, 60)
+            assert train(client, "harbour.md", HARBOUR).status_code in (200, 202)
+            assert until(lambda: client.get("/documents/harbour.md").json()["state"] == "ready", 60)
+            assert ask(client).json()["answered"]
