@@ -50,7 +50,7 @@ def prepare(source: Path, target: Path, kind: str = KIND) -> None:
     missing = [name for name in REQUIRED_FILES if not (source / name).is_file()]
     if missing:
         raise ModelError(f"{source} is not a sentence-transformers BERT: it has no {', '.join(missing)}")
-    config = _json(source / "config.json")
+    config = read_json(source / "config.json")
     _check(config, source)
     target.mkdir(parents=True, exist_ok=True)
     graph = EmbedderGraph(config, source / "model.safetensors", pooling=_pooling(source))
@@ -76,7 +76,7 @@ def _check(config: Mapping[str, Any], source: Path) -> None:
 def _pooling(source: Path) -> str:
     """ "mean" or "cls"."""
     file = source / "1_Pooling" / "config.json"
-    config = _json(file) if file.is_file() else {"pooling_mode_mean_tokens": True}
+    config = read_json(file) if file.is_file() else {"pooling_mode_mean_tokens": True}
     modes = [key.removeprefix("pooling_mode_") for key, on in config.items() if key.startswith("pooling_mode_") and on]
     known = {"mean_tokens": "mean", "cls_token": "cls"}
     if len(modes) != 1 or modes[0] not in known:
@@ -85,9 +85,9 @@ def _pooling(source: Path) -> str:
 
 
 def _describe(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    about = _json(source / "about.json") if (source / "about.json").is_file() else {}
+    about = read_json(source / "about.json") if (source / "about.json").is_file() else {}
     sentence = source / "sentence_bert_config.json"
-    max_tokens = (_json(sentence) if sentence.is_file() else {}).get("max_seq_length")
+    max_tokens = (read_json(sentence) if sentence.is_file() else {}).get("max_seq_length")
     name = about.get("name", source.name)
     return {
         "name": name,
@@ -111,7 +111,8 @@ def _fingerprint(name: str, source: Path) -> str:
     return f"{slug}-int8-{digest.hexdigest()[:12]}"
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """ModelError when the file cannot be read, or holds no object."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:

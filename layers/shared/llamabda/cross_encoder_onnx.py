@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llamabda.bert_onnx import CONTRIB, REQUIRED_FILES, BertGraph
+from llamabda.bert_onnx import CONTRIB, REQUIRED_FILES, BertGraph, read_json
 from llamabda.errors import ModelError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def prepare(source: Path, target: Path, kind: str = KIND) -> None:
     missing = [name for name in REQUIRED_FILES if not (source / name).is_file()]
     if missing:
         raise ModelError(f"{source} is not a cross-encoder: it has no {', '.join(missing)}")
-    config = _json(source / "config.json")
+    config = read_json(source / "config.json")
     _check(config, source)
     try:
         graph = CrossEncoderGraph(config, source / "model.safetensors").build()
@@ -69,7 +69,7 @@ def _check(config: Mapping[str, Any], source: Path) -> None:
 
 def _describe(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     file = source / "tokenizer_config.json"
-    told = (_json(file) if file.is_file() else {}).get("model_max_length")
+    told = (read_json(file) if file.is_file() else {}).get("model_max_length")
     places = config["max_position_embeddings"] - _skipped(config)
     limit = int(told) if isinstance(told, int | float) and 0 < told < LARGEST_LIMIT else places
     return {"name": source.name, "max_tokens": min(limit, places)}
@@ -78,16 +78,6 @@ def _describe(source: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 def _skipped(config: Mapping[str, Any]) -> int:
     """RoBERTa counts its places from behind the one that stands for padding."""
     return int(config.get("pad_token_id", 1)) + 1 if config["model_type"] in ROBERTA else 0
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise ModelError(f"{file} cannot be read as JSON: {exc}") from exc
-    if not isinstance(content, dict):
-        raise ModelError(f"{file} must hold a JSON object")
-    return content
 
 
 class CrossEncoderGraph(BertGraph):

@@ -61,7 +61,7 @@ def prepare_reranker(progress: Callable[[str], None] | None = None, *, offline: 
 
     if not settings().rerank_model:
         return None
-    return rerankers.fetch(settings().rerank_model, cache=cache_dir() / "models", progress=progress, offline=offline)
+    return rerankers.fetch(settings().rerank_model, cache=models_dir(), progress=progress, offline=offline)
 
 
 def load_embedder(model: EmbeddingModel) -> Embedder:
