@@ -9,6 +9,9 @@ import pytest
 
 from llamabda.adapters.opensearch import Access
 from llamabda.endpoint import Endpoint
+from tests.aws import aws, aws_server
+
+__all__ = ["aws", "aws_server"]
 
 OPENSEARCH = "LLAMABDA_TEST_OPENSEARCH"  # the address of a server in which tests may make indexes
 ROOT = Path(__file__).resolve().parent.parent
