@@ -83,16 +83,26 @@ def wheel_key(system: str = "", machine: str = "") -> str:
     system, machine = system or platform.system(), machine or platform.machine()
     # not where this checkout lies: the wheel serves them all
     flags = [flag.replace(str(HERE), "") for flag in cmake_flags(system, machine)]
-    libc = "-".join(platform.libc_ver()) if system == "Linux" else ""
     files = [path.read_text("ascii") for path in (SOURCE_LOCK, TOOLS_LOCK, WITHOUT_COMMON)]
-    parts = (*files, *flags, system, machine, libc)
+    parts = (*files, *flags, system, machine)
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     return f"llama_cpp_python-{version()}-{system}-{machine}-{digest}".lower()
 
 
+def c_library() -> tuple[str, tuple[int, ...]]:
+    """Name and version of this system's; a wheel runs with the one it was built with, and with later ones."""
+    name, number = platform.libc_ver()
+    return name, tuple(int(part) for part in re.findall(r"\d+", number))
+
+
 def find(cache: Path) -> Path | None:
-    """The wheel, when it was built before."""
-    return next((cache / "wheels" / wheel_key()).glob("*.whl"), None)
+    """The wheel, when it was built before, on this system or on an older one."""
+    name, ours = c_library()
+    for folder in (cache / "wheels").glob(f"{wheel_key()}@*"):
+        libc, _, number = folder.name.rpartition("@")[2].partition("-")
+        if libc == name and tuple(int(part) for part in re.findall(r"\d+", number)) <= ours:
+            return next(folder.glob("*.whl"), None)
+    return None
 
 
 def wheel(cache: Path, say: Say) -> Path:
@@ -100,9 +110,10 @@ def wheel(cache: Path, say: Say) -> Path:
     found = find(cache)
     if found:
         return found
-    folder = cache / "wheels" / wheel_key()
+    name, number = c_library()
+    folder = cache / "wheels" / f"{wheel_key()}@{name}-{'.'.join(map(str, number))}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(folder.with_suffix(".lock"), say):
+    with _lock(folder.with_name(f"{folder.name}.lock"), say):
         found = find(cache)  # another run may have built it meanwhile
         if found:
             return found

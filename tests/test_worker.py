@@ -66,7 +66,7 @@ def state(ingest, doc_id="doc"):
 def test_what_was_accepted_is_made_by_the_worker(ingest):
     ingest.accept("t", [NewDocument("a", body("a")), NewDocument("b", body("b"))], chunking=SMALL)
     assert [state(ingest, name) for name in "ab"] == ["queued", "queued"]
-    worker = Worker(lambda: ingest)
+    worker = Worker(lambda: ingest, lambda: ingest.queue)
     assert worker.once() == 2
     assert [state(ingest, name) for name in "ab"] == ["ready", "ready"]
     assert ingest.queue.counts() == {"waiting": 0, "taken": 0}
@@ -77,7 +77,7 @@ def test_what_a_request_has_no_time_for_goes_on_from_the_queue(ingest):
     documents = [NewDocument(f"{n}", body(f"v{n}")) for n in range(3)]
     trained = ingest.train("t", documents, chunking=SMALL, until=Deadline.after(0))
     assert [done.state for done in trained] == ["queued"] * 3
-    assert Worker(lambda: ingest).once() == 3
+    assert Worker(lambda: ingest, lambda: ingest.queue).once() == 3
     assert {state(ingest, f"{n}") for n in range(3)} == {"ready"}
 
 
@@ -91,7 +91,7 @@ def test_a_passing_failure_is_tried_again_later_and_told_meanwhile(ingest, clock
     ingest = with_embedder(ingest, lambda: broken)
     (first,) = ingest.train("t", [NewDocument("doc", body("x"))], chunking=SMALL)
     assert (first.state, first.error) == ("queued", "the embedder is not available now")
-    worker = Worker(lambda: ingest)
+    worker = Worker(lambda: ingest, lambda: ingest.queue)
     worker.once()
     assert state(ingest) == "queued"
     assert worker.once() == 0
@@ -109,7 +109,7 @@ def test_an_index_that_is_away_for_longer_than_all_attempts_fails_nothing(ingest
 
     documents = [NewDocument(f"{n}", body(f"v{n}")) for n in range(40)]
     ingest.accept("t", documents, chunking=SMALL)
-    worker = Worker(lambda: ingest)
+    worker = Worker(lambda: ingest, lambda: ingest.queue)
     with monkeypatch.context() as patch:
         for name in ("add", "chunks", "vectors", "search", "ping"):
             patch.setattr(index, name, gone)
@@ -144,7 +144,7 @@ def test_a_lasting_failure_ends_after_a_bounded_number_of_attempts(ingest, clock
     broken = Broken(100, DependencyFailed("the model is away", dependency="embedder"))
     ingest = with_embedder(ingest, lambda: broken)
     ingest.accept("t", [NewDocument("doc", body("x"))], chunking=SMALL)
-    worker = Worker(lambda: ingest)
+    worker = Worker(lambda: ingest, lambda: ingest.queue)
     for _ in range(20):
         worker.once()
         clock.now += 1_000
@@ -167,7 +167,7 @@ def test_work_that_ends_its_process_every_time_is_given_up(ingest, clock):
     for _ in range(MAX_ATTEMPTS):
         ingest.queue.take(limit=1, seconds=60)  # and nobody is heard of again
         clock.now += 61
-    Worker(lambda: ingest).once()
+    Worker(lambda: ingest, lambda: ingest.queue).once()
     assert state(ingest) == "failed"
     assert ingest.queue.counts() == {"waiting": 0, "taken": 0}
 
@@ -176,7 +176,7 @@ def test_a_defect_does_not_end_the_worker_and_the_work_is_tried_again(ingest, cl
     broken = Broken(1, ZeroDivisionError())
     ingest = with_embedder(ingest, lambda: broken)
     ingest.accept("t", [NewDocument("doc", body("x"))], chunking=SMALL)
-    worker = Worker(lambda: ingest)
+    worker = Worker(lambda: ingest, lambda: ingest.queue)
     worker.once()
     clock.now += 61
     worker.once()
@@ -186,7 +186,7 @@ def test_a_defect_does_not_end_the_worker_and_the_work_is_tried_again(ingest, cl
 def test_an_older_version_in_the_queue_never_replaces_a_newer_one(ingest):
     ingest.accept("t", [NewDocument("doc", body("old"))], chunking=SMALL)
     ingest.train("t", [NewDocument("doc", body("new"))], chunking=SMALL)
-    Worker(lambda: ingest).once()
+    Worker(lambda: ingest, lambda: ingest.queue).once()
     assert ingest.source(("t",), "doc", None)[0] == body("new")
     assert state(ingest) == "ready"
 
@@ -194,7 +194,7 @@ def test_an_older_version_in_the_queue_never_replaces_a_newer_one(ingest):
 def test_deleting_what_is_queued_is_final(ingest):
     ingest.accept("t", [NewDocument("doc", body("x"))], chunking=SMALL)
     ingest.delete("t", "doc")
-    Worker(lambda: ingest).once()
+    Worker(lambda: ingest, lambda: ingest.queue).once()
     assert ingest.catalog.get("t", "doc") is None
     assert not by_words(ingest.space().index, "sentence", limit=5)
 
@@ -202,7 +202,7 @@ def test_deleting_what_is_queued_is_final(ingest):
 def test_a_text_that_never_arrived_is_told(ingest):
     (key,) = ingest.accept("t", [NewDocument("doc", body("x"))], chunking=SMALL)
     ingest.texts.delete([key])
-    Worker(lambda: ingest).once()
+    Worker(lambda: ingest, lambda: ingest.queue).once()
     assert "send the document again" in ingest.catalog.get("t", "doc").error
 
 
@@ -280,7 +280,7 @@ def test_an_attempt_goes_on_where_the_one_before_it_stopped(ingest, monkeypatch)
     assert late.state == "queued"
     first = len(counting.texts)
     assert first
-    Worker(lambda: ingest).once()
+    Worker(lambda: ingest, lambda: ingest.queue).once()
     assert state(ingest) == "ready"
     alone = Counting()
     with_embedder(ingest, lambda: alone).train("u", [NewDocument("doc", text)], chunking=SMALL)
@@ -308,7 +308,7 @@ def test_a_process_that_is_killed_loses_nothing(tmp_path):
     )
     assert child.returncode == -signal.SIGKILL, child.stderr.decode()
     ingest = open_ingest(tmp_path)
-    worker = Worker(lambda: ingest)
+    worker = Worker(lambda: ingest, lambda: ingest.queue)
     done = 0
     while done < 5:
         done += worker.once()
@@ -325,7 +325,7 @@ def test_one_that_breaks_the_worker_takes_nobody_with_it(ingest, clock):
     ingest = with_embedder(ingest, Poisoned)
     documents = [NewDocument("a", "Fine."), NewDocument("b", "This is poison."), NewDocument("c", "Fine, too.")]
     ingest.accept("t", documents, chunking=SMALL)
-    worker = Worker(lambda: ingest)
+    worker = Worker(lambda: ingest, lambda: ingest.queue)
     for _ in range(4 * MAX_ATTEMPTS):
         worker.once()
         clock.now += 61
@@ -340,10 +340,10 @@ def test_without_an_embedder_the_work_waits_and_is_not_counted_against(ingest, c
 
     for _ in range(2 * MAX_ATTEMPTS):
         with pytest.raises(ModelError):
-            Worker(lambda: with_embedder(ingest, missing)).once()
+            Worker(lambda: with_embedder(ingest, missing), lambda: ingest.queue).once()
         clock.now += 1_000
     assert state(ingest) == "queued"
-    Worker(lambda: ingest).once()
+    Worker(lambda: ingest, lambda: ingest.queue).once()
     assert state(ingest) == "ready"
 
 
@@ -357,7 +357,7 @@ def test_two_who_do_the_same_work_leave_one_whole_version(ingest, clock):
             if Overtaken.once:
                 Overtaken.once = False
                 clock.now += 3_600
-                Worker(lambda: ingest).once()
+                Worker(lambda: ingest, lambda: ingest.queue).once()
                 assert state(ingest) == "ready"
             return super().embed_documents(texts)
 

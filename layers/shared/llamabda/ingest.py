@@ -146,6 +146,29 @@ class Ingest:
         self.queue.put(keys, delay=delay)
         return keys
 
+    def receive(
+        self, tenant: str, document: NewDocument, *, chunking: Chunking, sequencer: str | None
+    ) -> GenerationKey | None:
+        """Stores a document whose work somebody else keeps in a queue, and returns what is to be made.
+
+        None: the source has said something later already. Raises InvalidInput when its text is empty.
+        """
+        _check(document, 0)
+        generation = self.catalog.begin(
+            tenant,
+            document.id,
+            source=document.source,
+            metadata=document.metadata,
+            state="queued",
+            sequencer=sequencer,
+            instructions=instructions(chunking),
+        )
+        if generation is None:
+            return None
+        key = GenerationKey(tenant, document.id, generation)
+        self.texts.put(key, document.text)
+        return key
+
     def work(
         self, keys: Sequence[GenerationKey], *, until: Deadline | None = None, alive: Callable[[], None] = lambda: None
     ) -> Iterator[Outcome]:

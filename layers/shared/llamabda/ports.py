@@ -27,6 +27,7 @@ from llamabda.types import (
     Prompt,
     Reply,
     Session,
+    StoredObject,
     User,
 )
 
@@ -325,10 +326,20 @@ class TextStore(Protocol):
 
 
 class Queue(Protocol):
-    """Work that is not lost: what was put is taken, again and again, until somebody says that it is done."""
+    """Work that is not lost: what was put comes to a worker, again and again, until it is done."""
 
     def put(self, keys: Iterable[GenerationKey], *, delay: float = 0.0) -> None:
-        """To be taken in `delay` seconds at the earliest. Putting again what nobody has taken yet changes its time."""
+        """To be taken in `delay` seconds at the earliest.
+
+        Putting again what nobody has taken yet changes its time; a queue that cannot do so lets it come at both.
+        """
+
+    def withdraw(self, keys: Iterable[GenerationKey]) -> None:
+        """Nobody need take these any more. A queue that cannot do so leaves them: whoever takes one finds it made."""
+
+
+class WorkerQueue(Queue, Protocol):
+    """One that a worker asks for work."""
 
     def take(self, *, limit: int, seconds: float) -> Sequence[Lease]:
         """What waits longest and is due, at most `limit`. Nobody else gets it for `seconds`.
@@ -344,11 +355,29 @@ class Queue(Protocol):
     def retry(self, lease: Lease, *, delay: float) -> None:
         """Gives it back, to be taken again in `delay` seconds."""
 
-    def withdraw(self, keys: Iterable[GenerationKey]) -> None:
-        """Nobody need take these any more. A queue that cannot do so leaves them: whoever takes one finds it made."""
-
     def counts(self) -> Mapping[str, int]:
         """`waiting` and `taken`."""
+
+
+class Letters(Protocol):
+    """Messages to those who work on deliveries, and to those who look after what failed."""
+
+    def send(self, body: str, *, delay: float) -> None:
+        """To be delivered in `delay` seconds at the earliest."""
+
+    def bury(self, body: str, why: str) -> None:
+        """To where nobody works on it, with the reason."""
+
+
+class ObjectStore(Protocol):
+    """Objects of buckets, as sources of documents."""
+
+    def read(self, bucket: str, key: str, *, version: str | None = None, limit: int) -> StoredObject:
+        """The whole object, or that version of it.
+
+        NotFound when it is gone, TooLarge when it has more than `limit` bytes, UnsupportedMedia when it cannot be read
+        as it is stored now.
+        """
 
 
 class Extractor(Protocol):

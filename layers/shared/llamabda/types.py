@@ -79,6 +79,17 @@ class NewDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object of a bucket, whole."""
+
+    data: bytes
+    etag: str
+    version: str | None  # of a bucket that keeps versions
+    content_type: str  # as whoever put it there said
+    modified_at: datetime  # UTC
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """What the catalog knows about a document.
 

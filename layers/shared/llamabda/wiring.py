@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Signer,
         TextStore,
         UserStore,
+        WorkerQueue,
     )
     from llamabda.rate_limits import Buckets
     from llamabda.reindex import Reindex
@@ -106,10 +107,16 @@ def texts() -> TextStore:
 
 
 @Once
-def queue() -> Queue:
+def worker_queue() -> WorkerQueue:
+    """What the worker of this process takes from."""
     from llamabda.adapters.sqlite.queue import SqliteQueue
 
     return SqliteQueue(database())
+
+
+def queue() -> Queue:
+    """Where work is put."""
+    return worker_queue()
 
 
 @Once
@@ -336,14 +343,14 @@ def search() -> Search:
 def worker() -> Worker:
     from llamabda.worker import Worker
 
-    return Worker(ingest)
+    return Worker(ingest, worker_queue)
 
 
 @Once
 def metrics() -> PrometheusMetrics:
     from llamabda.adapters.prometheus import PrometheusMetrics
 
-    return PrometheusMetrics(lambda: {"queue": queue().counts(), "model": {"taken": admission().taken}})
+    return PrometheusMetrics(lambda: {"queue": worker_queue().counts(), "model": {"taken": admission().taken}})
 
 
 @Once

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from llamabda.errors import LlamabdaError
 from llamabda.ingest import Ingest
+from llamabda.ports import WorkerQueue
 from llamabda.types import Lease
 
 log = logging.getLogger("llamabda.worker")
@@ -27,6 +28,7 @@ class Worker:
     """One thread that works until it is told to stop. Several may share a queue."""
 
     ingest: Callable[[], Ingest]
+    queue: Callable[[], WorkerQueue]
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _sweep_at: float = 0.0  # seconds, monotonic
@@ -79,17 +81,18 @@ class Worker:
         if self._doubt:
             space.index.ping()  # what failed for want of it is not to fail as often as it may
             self._doubt = False
-        leases = {lease.key: lease for lease in ingest.queue.take(limit=BATCH, seconds=LEASE_SECONDS)}
+        queue = self.queue()
+        leases = {lease.key: lease for lease in queue.take(limit=BATCH, seconds=LEASE_SECONDS)}
         for lease in leases.values():
             if lease.attempts > MAX_ATTEMPTS:
                 self._give_up(ingest, lease, f"given up after {MAX_ATTEMPTS} attempts; the last one did not end")
         keys = [key for key, lease in leases.items() if lease.attempts <= MAX_ATTEMPTS]
         try:
-            for outcome in ingest.work(keys, alive=_Extending(ingest, list(leases.values()))):
+            for outcome in ingest.work(keys, alive=_Extending(queue, list(leases.values()))):
                 lease = leases.pop(outcome.key)
                 self._doubt = self._doubt or outcome.again
                 if not outcome.again:
-                    ingest.queue.done(lease)
+                    queue.done(lease)
                 elif lease.attempts >= MAX_ATTEMPTS:
                     self._give_up(ingest, lease, f"given up after {MAX_ATTEMPTS} attempts: {outcome.trained.error}")
                 else:
@@ -99,27 +102,26 @@ class Worker:
                         outcome.key.doc_id,
                         outcome.trained.error,
                     )
-                    ingest.queue.retry(lease, delay=BACKOFF[lease.attempts - 1])
+                    queue.retry(lease, delay=BACKOFF[lease.attempts - 1])
         except Exception:
             # the border of the thread: a defect must not end it; the lease runs out and the work is tried again
             log.exception("unexpected failure while working on the queue")
         return len(keys)
 
-    @staticmethod
-    def _give_up(ingest: Ingest, lease: Lease, why: str) -> None:
+    def _give_up(self, ingest: Ingest, lease: Lease, why: str) -> None:
         ingest.catalog.fail(lease.key, why)
-        ingest.queue.done(lease)
+        self.queue().done(lease)
 
 
 class _Extending:
     """Keeps leases while the work on them goes on."""
 
-    def __init__(self, ingest: Ingest, leases: Sequence[Lease]) -> None:
-        self._ingest = ingest
+    def __init__(self, queue: WorkerQueue, leases: Sequence[Lease]) -> None:
+        self._queue = queue
         self._leases = leases
         self._at = time.monotonic()
 
     def __call__(self) -> None:
         if time.monotonic() - self._at > LEASE_SECONDS / 4:
             self._at = time.monotonic()
-            self._ingest.queue.extend(self._leases, seconds=LEASE_SECONDS)
+            self._queue.extend(self._leases, seconds=LEASE_SECONDS)
