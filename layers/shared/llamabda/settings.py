@@ -156,7 +156,7 @@ class Settings(BaseSettings):
         return Endpoint.parse(self.opensearch_host) if self.opensearch_host else None
 
     @property
-    def jwks_address(self) -> JwksAddress | None:
+    def key_set_address(self) -> JwksAddress | None:
         return jwks_address.parse(self.jwks_url) if self.jwks_url else None
 
     @property
@@ -185,7 +185,9 @@ def _listed(value: str) -> tuple[str, ...]:
 
 
 # what is wrong in these is told without their value
-HIDDEN = frozenset(("generator_url", "generator_api_key", "opensearch_host", "opensearch_pass"))
+HIDDEN = frozenset(
+    ("aws_endpoint_url", "generator_url", "generator_api_key", "jwks_url", "opensearch_host", "opensearch_pass")
+)
 
 
 @cache

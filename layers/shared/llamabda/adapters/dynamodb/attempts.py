@@ -24,17 +24,21 @@ _SLOT = re.compile(r"s(\d+)")
 
 
 class DynamoAttemptStore:
-    """The AttemptStore port over one table. The limit of a key must be the same at every call to be exact."""
+    """The AttemptStore port over one table. It is exact where a key has the same limit at every call.
 
-    def __init__(self, client: Any, table: str, *, setting: str = "USERS_TABLE") -> None:
+    `shelf`: slots in one item.
+    """
+
+    def __init__(self, client: Any, table: str, *, setting: str = "USERS_TABLE", shelf: int = SHELF) -> None:
+        self._shelf = shelf
         self._table = Table(client, table, dependency="attempts", setting=setting)
 
     def take(self, key: str, *, limit: int, window: float, now: float) -> float:
-        shelves = -(-limit // SHELF)
+        shelves = -(-limit // self._shelf)
         first = random.randrange(shelves)  # noqa: S311 -- spreads the load
         oldest = now
         for number in (*range(first, shelves), *range(first)):
-            size = min(SHELF, limit - number * SHELF)
+            size = min(self._shelf, limit - number * self._shelf)
             full = self._take(_key(key, number), size, window, now)
             if full is None:
                 return 0.0
