@@ -16,6 +16,7 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     CredentialRetrievalError,
     EndpointConnectionError,
+    HTTPClientError,
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
@@ -55,10 +56,18 @@ _UNANSWERED: tuple[tuple[type[BotoCoreError] | tuple[type[BotoCoreError], ...], 
     (SSLError, "there is no trusted TLS connection to it"),
     (ReadTimeoutError, "it does not answer in time"),
     ((ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError), "it cannot be reached"),
-    (ConnectionError, "the connection to it broke"),
+    ((ConnectionError, HTTPClientError), "the connection to it broke"),
 )
 # those whose text, or whose cause's, may repeat values of the request
-_QUOTING = frozenset({"ValidationException", "SerializationException", "InvalidRequest", "InvalidArgument"})
+_QUOTING = frozenset(
+    {
+        "ValidationException",
+        "TransactionCanceledException",
+        "SerializationException",
+        "InvalidRequest",
+        "InvalidArgument",
+    }
+)
 
 
 def code(exc: ClientError) -> str:

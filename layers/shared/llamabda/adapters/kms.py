@@ -86,8 +86,8 @@ class KmsSigner:
         return self._key(self._ids[0])
 
     def public_jwks(self) -> Mapping[str, object]:
-        keys = [self._key(key_id) for key_id in self._ids]
-        return {"keys": [dict(key.jwk) for key in {key.kid: key for key in reversed(keys)}.values()][::-1]}
+        keys = {key.kid: key for key in map(self._key, self._ids)}  # several ids may mean one key
+        return {"keys": [dict(key.jwk) for key in keys.values()]}
 
     def _key(self, key_id: str) -> KmsKey:
         found = self._keys.get(key_id)

@@ -191,7 +191,7 @@ class Table:
                 return getattr(self._client, operation)(**parameters)
             except ClientError as exc:
                 if not _met_another(exc):
-                    found = failure(exc, what=self._what, dependency=self._dependency, advice=_ADVICE)
+                    found = failure(exc, what=self._what, dependency=self._dependency, advice=_ADVICE | _cancelled(exc))
                     break
             except BotoCoreError as exc:
                 found = failure(exc, what=self._what, dependency=self._dependency)
@@ -310,6 +310,13 @@ def _met_another(exc: ClientError) -> bool:
             raise ConditionFailed(failed) from None
         return bool(reasons) and all(reason.get("Code") in _PASSING for reason in reasons)
     return name in _CONFLICTS
+
+
+def _cancelled(exc: ClientError) -> dict[str, str]:
+    """What stopped a transaction, as advice."""
+    codes = {str(reason.get("Code")) for reason in exc.response.get("CancellationReasons") or ()} - {"None"}
+    told = [_ADVICE["ValidationException"] if name == "ValidationError" else name for name in sorted(codes)]
+    return {"TransactionCanceledException": ", ".join(told)} if told else {}
 
 
 def _found(reason: Mapping[str, Any]) -> Item | None:
