@@ -80,6 +80,8 @@ class S3TextStore:
         if data is None:
             return None
         try:
+            if not data:
+                raise EOFError  # which gzip takes for an empty text
             return gzip.decompress(data).decode("utf-8")
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as exc:
             raise DependencyFailed(
