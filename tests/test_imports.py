@@ -20,12 +20,15 @@ PURE = {
     "claims",
     "document_language",
     "endpoint",
+    "events",
     "file_kinds",
     "filters",
     "fusion",
     "html_text",
     "identifiers",
     "iso639",
+    "issuer",
+    "jwks_address",
     "jws",
     "language",
     "lookup",
@@ -43,7 +46,7 @@ ALLOWED_LIBRARIES = {
     "jws": {"cryptography", "jwt"},
 }
 USE_CASES = {"ingest", "ask", "draft", "language_check", "reindex", "reranking", "search", "spaces", "auth"}
-SHARED = {"ports", "cpu", "onnx_session"}  # what adapters have in common
+SHARED = {"ports", "aws_failures", "cpu", "onnx_session"}  # what adapters have in common
 FASTAPI = ("http", "http_")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from llamabda import wiring
+from llamabda import issuer, wiring
 from llamabda.auth import Tokens
 from llamabda.http import TEXT_TYPES, Address, Caller, create_app, routes
 from llamabda.http_openapi import problems
@@ -125,19 +125,7 @@ def me(caller: Caller) -> Me:
 @router.get("/.well-known/openid-configuration", include_in_schema=False)
 def discovery() -> JSONResponse:
     """Where the keys are that tokens are verified with (OpenID Connect Discovery 1.0, the part that gateways read)."""
-    issuer = settings().token_issuer
-    return JSONResponse(
-        {
-            "issuer": issuer,
-            "jwks_uri": f"{issuer.rstrip('/')}/.well-known/jwks.json",
-            "authorization_endpoint": f"{issuer.rstrip('/')}/auth/login",
-            "token_endpoint": f"{issuer.rstrip('/')}/auth/login",
-            "response_types_supported": ["token"],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["RS256"],
-        },
-        headers=PUBLIC,
-    )
+    return JSONResponse(issuer.discovery(settings().token_issuer), headers=PUBLIC)
 
 
 @router.get("/.well-known/jwks.json", include_in_schema=False)

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from llamabda import wiring
 from llamabda.chunking import Chunking
+from llamabda.deliveries import Delivery
 from llamabda.http import TEXT_TYPES, Caller, Until, create_app, routes
 from llamabda.http_openapi import problems
 from llamabda.http_shapes import Body, Chunk, Doc, DocId, Meta, Parameters, WritableDocId
@@ -28,6 +29,7 @@ log = logging.getLogger("llamabda.ingest")
 router = routes(tags=["documents"])
 
 TRAIN_SECONDS = 17.0  # for which a request waits; what is under way then still ends, so that a reply is there in 20 s
+WORK_MARGIN = 20.0  # seconds before the function's end in which nothing more is begun
 MAX_DOCUMENTS = 1_000  # of one request
 MAX_METADATA_BYTES = 16_384  # as JSON; it is repeated with every chunk
 MAX_GENERATION = 2**53  # beyond any count, within every client's integers
@@ -206,5 +208,21 @@ def _lambda() -> Mangum:
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """The Lambda entry."""
-    return _lambda()(event, context)
+    """The Lambda entry, for requests and for what the queue delivers. ValueError for any other event."""
+    records = event.get("Records")
+    if isinstance(records, list) and records and all(one.get("eventSource") == "aws:sqs" for one in records):
+        return _delivered(records, context)
+    if event.get("version") == "2.0" and "http" in event.get("requestContext", {}):
+        return _lambda()(event, context)
+    raise ValueError(f"neither an HTTP request nor a batch of SQS messages: an event with {sorted(event)[:10]}")
+
+
+def _delivered(records: list[dict[str, Any]], context: Any) -> dict[str, Any]:
+    """The messages that are to be delivered again, as the event source mapping wants to hear it."""
+    batch = [
+        Delivery(one["messageId"], one["body"], int(one.get("attributes", {}).get("ApproximateReceiveCount", 1)))
+        for one in records
+    ]
+    until = Deadline.after(max(0.0, context.get_remaining_time_in_millis() / 1000 - WORK_MARGIN))
+    undone = wiring.deliveries()(batch, until=until)
+    return {"batchItemFailures": [{"itemIdentifier": id} for id in undone]}

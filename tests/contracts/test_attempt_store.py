@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
+from llamabda.adapters.dynamodb.attempts import DynamoAttemptStore
 from llamabda.adapters.sqlite.attempts import SqliteAttemptStore
 from llamabda.adapters.sqlite.database import Database
 from llamabda.ports import AttemptStore
+from tests.aws import USERS
 
-MAKERS: dict[str, Callable[[Path], AttemptStore]] = {
-    "sqlite": lambda folder: SqliteAttemptStore(Database(folder / "users.db")),
+MAKERS: dict[str, Callable[[pytest.FixtureRequest], AttemptStore]] = {
+    "sqlite": lambda request: SqliteAttemptStore(Database(request.getfixturevalue("tmp_path") / "users.db")),
+    "dynamodb": lambda request: DynamoAttemptStore(request.getfixturevalue("aws").client("dynamodb"), USERS),
+    "dynamodb, small items": lambda request: DynamoAttemptStore(
+        request.getfixturevalue("aws").client("dynamodb"), USERS, shelf=2
+    ),
 }
 NOW = 1_800_000_000.0
 
 
 @pytest.fixture(params=MAKERS)
-def store(request, tmp_path) -> AttemptStore:
-    return MAKERS[request.param](tmp_path)
+def store(request) -> AttemptStore:
+    return MAKERS[request.param](request)
 
 
 def take(store: AttemptStore, key: str = "k", *, at: float = 0.0, limit: int = 3, window: float = 60.0) -> float:
@@ -64,6 +69,16 @@ def test_what_is_given_back_or_forgotten_does_not_count(store):
     assert [take(store, at=5) for _ in range(3)] == [0.0, 0.0, 0.0]
     store.forget("unknown")
     store.give_back("unknown")
+
+
+def test_more_attempts_than_one_item_holds_are_counted(store):
+    assert [take(store, limit=11, at=n / 10) for n in range(11)] == [0.0] * 11
+    assert take(store, limit=11, at=2) == pytest.approx(58)
+    store.give_back("k")
+    assert take(store, limit=11, at=3) == 0.0
+    assert take(store, limit=11, at=3) == pytest.approx(57)
+    store.forget("k")
+    assert [take(store, limit=11, at=4) for _ in range(12)][-2:] == [0.0, 60.0]
 
 
 def test_of_two_hundred_at_once_no_more_than_the_limit_are_counted(store):

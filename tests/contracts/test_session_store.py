@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
+from llamabda.adapters.dynamodb.sessions import DynamoSessionStore
 from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.sessions import SqliteSessionStore
 from llamabda.ports import SessionStore
 from llamabda.types import Session
+from tests.aws import USERS
 
-MAKERS: dict[str, Callable[[Path], SessionStore]] = {
-    "sqlite": lambda folder: SqliteSessionStore(Database(folder / "users.db")),
+MAKERS: dict[str, Callable[[pytest.FixtureRequest], SessionStore]] = {
+    "sqlite": lambda request: SqliteSessionStore(Database(request.getfixturevalue("tmp_path") / "users.db")),
+    "dynamodb": lambda request: DynamoSessionStore(request.getfixturevalue("aws").client("dynamodb"), USERS),
 }
 NOW = 1_800_000_000.0
 LATER = NOW + 1_000
 
 
 @pytest.fixture(params=MAKERS)
-def store(request, tmp_path) -> SessionStore:
-    return MAKERS[request.param](tmp_path)
+def store(request) -> SessionStore:
+    return MAKERS[request.param](request)
 
 
 def test_a_session_goes_on_with_each_new_token(store):
@@ -65,6 +67,14 @@ def test_all_sessions_of_a_user_end_together(store):
     store.end_all("alice")
     alive = [n for n in "abc" if store.rotate(n, "one", "two", expires_at=LATER, now=NOW)]
     assert alive == ["c"]
+
+
+def test_a_user_whose_sessions_were_ended_can_begin_others(store):
+    store.end_all("alice")
+    store.add(Session("s", "alice", "one", LATER), now=NOW)
+    assert store.rotate("s", "one", "two", expires_at=LATER, now=NOW).username == "alice"
+    store.end_all("alice")
+    assert store.rotate("s", "two", "three", expires_at=LATER, now=NOW) is None
 
 
 def test_of_a_hundred_uses_at_once_one_succeeds(store):

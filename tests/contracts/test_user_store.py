@@ -5,18 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
+from llamabda.adapters.dynamodb.users import DynamoUserStore
 from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.users import SqliteUserStore
 from llamabda.errors import Conflict, Forbidden
 from llamabda.ports import UserStore
 from llamabda.types import Invite, User
+from tests.aws import USERS, Aws
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,13 @@ def sqlite(folder: Path) -> Place:
     return Place(opened)
 
 
-@pytest.fixture(params=[sqlite], ids=lambda make: make.__name__)
+def dynamodb(aws: Aws) -> Place:
+    return Place(lambda: nullcontext(DynamoUserStore(aws.client("dynamodb"), USERS)))
+
+
+@pytest.fixture(params=["sqlite", "dynamodb"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return request.param(tmp_path)
+    return sqlite(tmp_path) if request.param == "sqlite" else dynamodb(request.getfixturevalue("aws"))
 
 
 @pytest.fixture
@@ -129,6 +135,64 @@ def test_the_invites_of_a_disabled_user_are_withdrawn(store: UserStore):
     assert store.set_disabled("alice", True)
     assert store.invite("alice") is None
     assert store.invite("bob") is not None
+
+
+def test_invites_stay_withdrawn_when_their_maker_is_enabled_again(store: UserStore):
+    store.add(ALICE)
+    store.add_invite(replace(INVITE, digest="early", created_by="alice"))
+    store.set_disabled("alice", True)
+    store.set_disabled("alice", False)
+    store.add_invite(replace(INVITE, digest="late", created_by="alice"))
+    assert store.invite("early") is None
+    with pytest.raises(Forbidden):
+        store.add(replace(ALICE, username="bob"), invite="early", now=1_000.0)
+    assert store.get("bob") is None
+    store.add(replace(ALICE, username="carol"), invite="late", now=1_000.0)
+    assert store.get("carol") is not None
+
+
+def test_a_new_password_withdraws_no_invite(store: UserStore):
+    store.add(ALICE)
+    invite = replace(INVITE, created_by="alice")
+    store.add_invite(invite)
+    store.set_password_hash("alice", "new", renew=True)
+    assert store.invite(INVITE.digest) == invite
+    store.add(replace(ALICE, username="bob"), invite=INVITE.digest, now=1_000.0)
+    assert store.invite(INVITE.digest) is None
+
+
+def test_the_maker_of_an_invite_is_a_conflict_as_anybody_else_is(store: UserStore):
+    store.add(ALICE)
+    store.add_invite(replace(INVITE, created_by="alice"))
+    for digest in (INVITE.digest, "e" * 64):
+        with pytest.raises(Conflict):
+            store.add(ALICE, invite=digest, now=1_000.0)
+
+
+@pytest.mark.parametrize("expires_at", [2_000.0, 1_800_000_000.123_456_7, 1e12])
+def test_the_end_of_an_invite_comes_back_exactly(store: UserStore, expires_at: float):
+    store.add_invite(replace(INVITE, expires_at=expires_at))
+    found = store.invite(INVITE.digest)
+    assert found == replace(INVITE, expires_at=expires_at)
+    assert found is not None
+    assert type(found.expires_at) is float
+
+
+@pytest.mark.parametrize("username", ["", "x" * 5_000])
+def test_a_name_that_nobody_can_have_is_nobodys(store: UserStore, username: str):
+    assert store.get(username) is None
+    assert not store.set_disabled(username, True)
+    assert not store.set_password_hash(username, "new")
+    with pytest.raises(Forbidden):
+        store.add_invite(replace(INVITE, created_by=username or "x" * 5_000))
+
+
+def test_more_users_than_one_reply_holds_are_listed(store: UserStore):
+    # a reply of DynamoDB ends after a megabyte
+    names = [f"user{number:02d}" for number in range(12)]
+    for name in reversed(names):
+        store.add(replace(ALICE, username=name, password_hash="x" * 100_000))
+    assert [user.username for user in store.list()] == names
 
 
 def test_a_password_hash_is_replaced(store: UserStore):

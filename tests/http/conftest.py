@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from llamabda_functions.local.app import create_local_app
 
-from llamabda import wiring
+from llamabda import wiring, wiring_aws
 from llamabda.adapters.opensearch import Access, Connection
 from llamabda.background import Background, Once
 from llamabda.settings import Settings, settings
@@ -40,9 +40,10 @@ def home_at(folder: Path, signing_key: Path) -> Iterator[Path]:
         patch.setenv("MAX_BODY_BYTES", "200000")
         patch.chdir(folder)  # no .env here
         settings.cache_clear()
-        for name, provider in list(vars(wiring).items()):
-            if isinstance(provider, Once):
-                patch.setattr(wiring, name, Once(provider._make))
+        for module in (wiring, wiring_aws):
+            for name, provider in list(vars(module).items()):
+                if isinstance(provider, Once):
+                    patch.setattr(module, name, Once(provider._make))
         patch.setattr(wiring, "load_embedder", lambda _model: WordEmbedder())
         patch.setattr(wiring, "_space", Background(wiring._loaded_spaces, name="embedder"))
         yield folder

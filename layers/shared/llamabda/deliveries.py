@@ -77,19 +77,20 @@ class Deliveries:
         event = record.event
         if isinstance(event, Nonsense):
             self._bury(record, event.why)
-            return None
-        if receives >= LAST_RECEIVE:
+        elif receives >= LAST_RECEIVE:
             self._give_up(record, f"given up: the work on it ended {receives - 1} times without a result")
-            return None
-        if until.passed():
+        elif until.passed():
             self.letters.send(events.again(record, attempt=record.attempt), delay=0.0)
-            return None
+        elif isinstance(event, Work):
+            return event.key
+        elif isinstance(event, Sweep):
+            self._sweep_at = 0.0
+        else:
+            return self._stored(event, record)
+        return None
+
+    def _stored(self, event: ObjectCreated | ObjectDeleted, record: Record) -> GenerationKey | None:
         try:
-            if isinstance(event, Work):
-                return event.key
-            if isinstance(event, Sweep):
-                self._sweep_at = 0.0
-                return None
             return self._changed(event)
         except UNREADABLE as exc:
             self._give_up(record, exc.message)
@@ -132,9 +133,12 @@ class Deliveries:
                 self.letters.send(events.again(made, attempt=made.attempt), delay=0.0)  # there was no time left
             else:
                 self._later(made, error)
-        elif outcome.trained.state == "failed" and not isinstance(record.event, Work):
-            if self.ingest().catalog.get(key.tenant, key.doc_id) is not None:  # else it was deleted meanwhile
-                self._bury(record, error or "it could not be made")
+        elif (
+            outcome.trained.state == "failed"
+            and not isinstance(record.event, Work)
+            and self.ingest().catalog.get(key.tenant, key.doc_id) is not None  # else it was deleted meanwhile
+        ):
+            self._bury(record, error or "it could not be made")
 
     def _later(self, record: Record, why: str) -> None:
         if record.attempt >= MAX_ATTEMPTS:

@@ -11,7 +11,9 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from llamabda import jwks_address
 from llamabda.endpoint import Endpoint
+from llamabda.jwks_address import JwksAddress
 from llamabda.types import Registration
 
 # Names that other RAG services use and that mean nothing here any more, with what to use instead.
@@ -77,6 +79,16 @@ class Settings(BaseSettings):
     knn_engine: Literal["faiss", "lucene"] = "faiss"
     knn_space: Literal["l2", "cosinesimil", "innerproduct"] = "l2"
 
+    # AWS: each takes the place of what is in LLAMABDA_HOME otherwise
+    users_table: str = Field(default="", pattern="^([a-zA-Z0-9_.-]{3,255})?$")  # a DynamoDB table
+    text_bucket: str = Field(default="", pattern="^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$")  # for extracted texts alone
+    bucket: str = Field(default="", pattern="^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$")  # whose objects are documents
+    queue_url: str = ""  # an SQS queue for the work; its messages come to the ingest function
+    dead_letter_url: str = ""  # an SQS queue for what failed, with the reason
+    kms_key_id: str = ""  # comma-separated ids, ARNs or aliases of KMS keys: the first one signs, all are published
+    jwks_url: str = ""  # where tokens' keys are read from: file:, s3: or https:; empty: from this process's own signer
+    aws_endpoint_url: str = ""  # in place of AWS itself, as for tests
+
     # limits
     rate_limit_user: int = Field(default=600, ge=0, le=1_000_000)  # requests a minute; 0: none
     rate_limit_address: int = Field(default=1_200, ge=0, le=1_000_000)  # requests a minute; 0: none
@@ -113,6 +125,20 @@ class Settings(BaseSettings):
             Endpoint.parse(value.strip(), example=OPENSEARCH_EXAMPLE)
         return value.strip()
 
+    @field_validator("jwks_url")
+    @classmethod
+    def _key_set(cls, value: str) -> str:
+        if value.strip():
+            jwks_address.parse(value.strip())
+        return value.strip()
+
+    @field_validator("aws_endpoint_url")
+    @classmethod
+    def _aws(cls, value: str) -> str:
+        if value.strip():
+            Endpoint.parse(value.strip(), example="http://127.0.0.1:5000")
+        return value.strip()
+
     @field_validator("opensearch_ca_certs")
     @classmethod
     def _file(cls, value: Path | None) -> Path | None:
@@ -131,6 +157,14 @@ class Settings(BaseSettings):
     @property
     def opensearch_endpoint(self) -> Endpoint | None:
         return Endpoint.parse(self.opensearch_host) if self.opensearch_host else None
+
+    @property
+    def key_set_address(self) -> JwksAddress | None:
+        return jwks_address.parse(self.jwks_url) if self.jwks_url else None
+
+    @property
+    def kms_key_ids(self) -> tuple[str, ...]:
+        return _listed(self.kms_key_id)
 
     @property
     def generator_endpoint(self) -> Endpoint | None:
@@ -154,7 +188,9 @@ def _listed(value: str) -> tuple[str, ...]:
 
 
 # what is wrong in these is told without their value
-HIDDEN = frozenset(("generator_url", "generator_api_key", "opensearch_host", "opensearch_pass"))
+HIDDEN = frozenset(
+    ("aws_endpoint_url", "generator_url", "generator_api_key", "jwks_url", "opensearch_host", "opensearch_pass")
+)
 
 
 @cache

@@ -6,27 +6,29 @@ Every provider builds its part once, at first use. Importing this module builds 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llamabda import wiring_models
+from llamabda import wiring_aws, wiring_models
 from llamabda.adapters.sqlite.database import Database
 from llamabda.background import Background, Once
 from llamabda.errors import ConfigurationError, DependencyFailed, LlamabdaError
 from llamabda.settings import settings, unsafe
 from llamabda.types import EmbeddingModel
+from llamabda.wiring_aws import required_on_lambda
 
 if TYPE_CHECKING:
     from llamabda.accounts import Accounts
     from llamabda.adapters.key_file import KeyFileSigner
+    from llamabda.adapters.kms import KmsSigner
     from llamabda.adapters.openai import OpenAiGenerator
     from llamabda.adapters.prometheus import PrometheusMetrics
     from llamabda.admission import Admission
     from llamabda.ask import Ask
     from llamabda.auth import Auth
+    from llamabda.deliveries import Deliveries
     from llamabda.ingest import Ingest
     from llamabda.language_check import LanguageCheck
     from llamabda.ports import (
@@ -67,12 +69,14 @@ EMBEDDER_WAIT_SECONDS = (
 
 @Once
 def database() -> Database:
-    _refuse_on_lambda()
     return Database(settings().home_dir / "llamabda.db")
 
 
 @Once
 def users() -> UserStore:
+    if settings().users_table:
+        return wiring_aws.users()
+    required_on_lambda("USERS_TABLE")
     from llamabda.adapters.sqlite.users import SqliteUserStore
 
     return SqliteUserStore(database())
@@ -80,6 +84,9 @@ def users() -> UserStore:
 
 @Once
 def sessions() -> SessionStore:
+    if settings().users_table:
+        return wiring_aws.sessions()
+    required_on_lambda("USERS_TABLE")
     from llamabda.adapters.sqlite.sessions import SqliteSessionStore
 
     return SqliteSessionStore(database())
@@ -87,6 +94,9 @@ def sessions() -> SessionStore:
 
 @Once
 def attempts() -> AttemptStore:
+    if settings().users_table:
+        return wiring_aws.attempts()
+    required_on_lambda("USERS_TABLE")
     from llamabda.adapters.sqlite.attempts import SqliteAttemptStore
 
     return SqliteAttemptStore(database())
@@ -94,6 +104,7 @@ def attempts() -> AttemptStore:
 
 @Once
 def catalog() -> Catalog:
+    required_on_lambda("CATALOG_TABLE")
     from llamabda.adapters.sqlite.catalog import SqliteCatalog
 
     return SqliteCatalog(database())
@@ -101,6 +112,9 @@ def catalog() -> Catalog:
 
 @Once
 def texts() -> TextStore:
+    if settings().text_bucket:
+        return wiring_aws.texts()
+    required_on_lambda("TEXT_BUCKET")
     from llamabda.adapters.sqlite.texts import SqliteTextStore
 
     return SqliteTextStore(database())
@@ -109,18 +123,23 @@ def texts() -> TextStore:
 @Once
 def worker_queue() -> WorkerQueue:
     """What the worker of this process takes from."""
+    required_on_lambda("QUEUE_URL")
     from llamabda.adapters.sqlite.queue import SqliteQueue
 
     return SqliteQueue(database())
 
 
+@Once
 def queue() -> Queue:
     """Where work is put."""
+    if settings().queue_url:
+        return wiring_aws.queue()
     return worker_queue()
 
 
 @Once
 def embeddings() -> Embeddings:
+    required_on_lambda("CATALOG_TABLE")
     from llamabda.adapters.sqlite.embeddings import SqliteEmbeddings
 
     catalog()  # whose tables it shares
@@ -133,6 +152,7 @@ def indexes() -> Indexes:
         from llamabda.wiring_index import opensearch_indexes
 
         return opensearch_indexes(settings(), owner=embeddings().owner())
+    required_on_lambda("OPENSEARCH_HOST")
     from llamabda.adapters.sqlite.indexes import SqliteIndexes
 
     return SqliteIndexes(settings().home_dir / "index")
@@ -159,11 +179,22 @@ def spaces() -> Spaces:
 def key_file() -> KeyFileSigner:
     from llamabda.adapters.key_file import KeyFileSigner
 
+    if settings().kms_key_id:
+        raise ConfigurationError(
+            "the signing keys are in KMS, not in a file: to change them, add the new key's id at the end of "
+            "KMS_KEY_ID, and two hours later put it first"
+        )
+    required_on_lambda("KMS_KEY_ID")
     return KeyFileSigner(settings().key_file, keep=settings().access_token_expire_minutes * 60 + LEEWAY)
 
 
+@Once
+def kms_signer() -> KmsSigner:
+    return wiring_aws.signer()
+
+
 def signer() -> Signer:
-    return key_file()
+    return kms_signer() if settings().kms_key_id else key_file()
 
 
 @Once
@@ -190,8 +221,14 @@ def auth() -> Auth:
 def verifier() -> TokenVerifier:
     from llamabda.tokens import TokenVerifier
 
-    # the keys are in a file here: looking for a new one at every unknown name costs nothing
-    return TokenVerifier(signer().public_jwks, settings().token_issuer, settings().token_audience, refetch=0)
+    if settings().jwks_url:
+        source, refetch = wiring_aws.jwks()
+    else:
+        if not settings().kms_key_id:
+            required_on_lambda("JWKS_URL", "KMS_KEY_ID")
+        # keys that are in a file here, or known since they were first asked for: looking again costs nothing
+        source, refetch = signer().public_jwks, 0.0
+    return TokenVerifier(source, settings().token_issuer, settings().token_audience, refetch=refetch)
 
 
 @Once
@@ -347,10 +384,26 @@ def worker() -> Worker:
 
 
 @Once
+def deliveries() -> Deliveries:
+    """What comes out of the queue on AWS."""
+    from llamabda.deliveries import Deliveries
+
+    for name in ("BUCKET", "QUEUE_URL", "DEAD_LETTER_URL"):
+        if not getattr(settings(), name.lower()):
+            raise ConfigurationError(f"{name} is not set: events of the queue cannot be worked on without it")
+    return Deliveries(ingest, wiring_aws.queue(), wiring_aws.objects(), extractor, settings().bucket)
+
+
+@Once
 def metrics() -> PrometheusMetrics:
     from llamabda.adapters.prometheus import PrometheusMetrics
 
-    return PrometheusMetrics(lambda: {"queue": worker_queue().counts(), "model": {"taken": admission().taken}})
+    return PrometheusMetrics(_gauges)
+
+
+def _gauges() -> Mapping[str, Mapping[str, int]]:
+    model = {"model": {"taken": admission().taken}}
+    return model if settings().queue_url else {"queue": worker_queue().counts(), **model}
 
 
 @Once
@@ -471,11 +524,3 @@ def _check_generator() -> str:
 def _check_reranker() -> str:
     _reranker.start()
     return "loading" if _reranker.peek() is None else "ok"
-
-
-def _refuse_on_lambda() -> None:
-    if os.environ.get("AWS_LAMBDA_FUNCTION_NAME"):
-        message = (
-            "on Lambda the embedded SQLite stores would be lost: set USERS_TABLE, CATALOG_TABLE and OPENSEARCH_HOST"
-        )
-        raise ConfigurationError(message)
