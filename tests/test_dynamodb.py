@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import pytest
 
 from llamabda.adapters.dynamodb.attempts import DynamoAttemptStore
+from llamabda.adapters.dynamodb.attributes import decode, encode
 from llamabda.adapters.dynamodb.sessions import DynamoSessionStore
 from llamabda.adapters.dynamodb.table import (
     TRIES,
@@ -22,8 +23,6 @@ from llamabda.adapters.dynamodb.table import (
     Put,
     Table,
     Update,
-    decode,
-    encode,
 )
 from llamabda.adapters.dynamodb.users import DynamoUserStore
 from llamabda.errors import DependencyFailed
@@ -200,6 +199,18 @@ def test_a_rotation_whose_reply_was_lost_is_not_a_second_use(aws):
         assert found == Session("s", "alice", "two", NOW + 19)
         assert sum(asked.operation == "UpdateItem" for asked in seen) == 2
     assert store.rotate("s", "two", "three", expires_at=NOW + 19, now=NOW) is not None
+
+
+def test_what_is_read_is_never_older_than_what_was_written(aws):
+    """moto has no replicas that lag, so it is what is asked for that counts."""
+    reading = {"GetItem", "Query", "BatchGetItem"}
+    with proxied(aws) as (place, seen):
+        for use in STORES.values():
+            use(place.client("dynamodb"), USERS)
+        table(place).get_all([KEY])
+        asked = [json.loads(one.body) for one in seen if one.operation in reading]
+        assert reading == {one.operation for one in seen} & reading
+    assert all((one["RequestItems"][USERS] if "RequestItems" in one else one)["ConsistentRead"] for one in asked)
 
 
 def test_what_has_expired_is_told_though_the_table_still_has_it(aws):

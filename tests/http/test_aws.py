@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -230,6 +231,19 @@ def test_clients_give_up_soon_and_are_made_once(home, monkeypatch):
     assert config.tcp_keepalive is True
     assert wiring_aws.s3().meta.config.read_timeout > 3
     assert wiring_aws.s3() is wiring_aws.s3()
+
+
+def test_debugging_shows_no_request(configured, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    client = TestClient(create_local_app())
+    alice = register(client, "alice")
+    doc = {"id": "notes/harbour", "text": HARBOUR}
+    assert client.post("/training/train", json={"docs": [doc]}, headers=alice.headers).status_code == 200
+    user = wiring.users().get("alice")
+    assert user is not None
+    assert caplog.records
+    for secret in (PASSWORD, user.password_hash, HARBOUR, alice.token):
+        assert secret not in caplog.text
 
 
 def test_an_address_other_than_aws_own_is_taken_from_the_settings(home, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ def client(service: str, *, read_timeout: float = READ_SECONDS) -> Any:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    for name in ("boto3", "botocore", "urllib3"):  # whose debugging lines hold whole requests: texts, hashes, digests
+        logging.getLogger(name).setLevel(logging.WARNING)
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=read_timeout,

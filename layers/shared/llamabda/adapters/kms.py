@@ -100,9 +100,8 @@ class KmsSigner:
 
     def _fetched(self, key_id: str) -> KmsKey:
         reply = _call(self._client.get_public_key, key_id, KeyId=key_id)
-        usage, algorithms = reply.get("KeyUsage"), reply.get("SigningAlgorithms") or ()
-        if usage != "SIGN_VERIFY" or ALGORITHM not in algorithms:
-            raise _unusable(key_id, f"is for {usage} with {', '.join(algorithms) or 'no signatures'}: {_MAKE}")
+        if ALGORITHM not in (reply.get("SigningAlgorithms") or ()):
+            raise _unusable(key_id, f"is a {reply.get('KeySpec')} for {reply.get('KeyUsage')}: {_MAKE}")
         try:
             public = load_der_public_key(reply["PublicKey"])
         except (ValueError, UnsupportedAlgorithm):

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llamabda.adapters.dynamodb.table import ConditionFailed, Delete, Item, Table, Update, forget_at
+from llamabda.adapters.dynamodb.attributes import Item
+from llamabda.adapters.dynamodb.table import ConditionFailed, Delete, Table, Update, forget_at
 from llamabda.errors import DependencyFailed
 
 # pk                  sk        attributes

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from llamabda.adapters.dynamodb.attributes import Item
 from llamabda.adapters.dynamodb.table import (
     MAX_SORT_KEY_BYTES,
     TRIES,
     Check,
     ConditionFailed,
     Delete,
-    Item,
     Key,
     Put,
     Table,
@@ -117,7 +117,7 @@ class DynamoUserStore:
             raise _taken(username) if self._get(username) is not None else _not_good()
         if found["created_by"] == username:
             raise _taken(username)
-        used = Delete(_invite_key(digest), f"{_THERE} AND #expires_at > :now", {"now": now})
+        used = Delete(_invite_key(digest), _THERE)
         return [used, _unchanged_maker(found["created_by"], found["withdrawn"])] if found["created_by"] else [used]
 
     def _get(self, username: str) -> Item | None:
