@@ -18,6 +18,7 @@ FIELDS = ["tenant", "doc_id", "generation", "ordinal", "start", "end", "text", "
 MAX_RESULTS = 10_000  # of one search
 MAX_TERMS = 512  # of one question: a query has at most 1,024 clauses, filters included
 MAX_TERM_BYTES = 2_048  # a term cannot have more than 32,766
+CANDIDATES = 3  # times the wanted number: a wider walk through the graph finds more of the nearest and costs little
 
 
 def generation_key(key: GenerationKey) -> str:
@@ -74,7 +75,8 @@ def by_text(terms: Sequence[str], within: Sequence[Mapping[str, Any]], limit: in
 
 def by_vector(vector: NDArray[np.float32], within: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:
     size = min(limit, MAX_RESULTS)
-    near = {"vector": vector.tolist(), "k": max(size, EF), "filter": {"bool": {"filter": list(within)}}}
+    candidates = min(max(CANDIDATES * size, EF), MAX_RESULTS)
+    near = {"vector": vector.tolist(), "k": candidates, "filter": {"bool": {"filter": list(within)}}}
     return {"size": size, "_source": FIELDS, "track_total_hits": False, "query": {"knn": {"vector": near}}}
 
 
