@@ -19,14 +19,20 @@ RUN pip install --quiet --no-cache-dir --require-hashes --no-deps --only-binary 
       -r /build/auth.txt \
     && python /build/slim.py /opt/packages
 
+FROM ${BASE_IMAGE} AS openapi
+COPY --from=auth-packages /opt/packages /opt/packages
+COPY --from=layer /opt/llamabda /opt/llamabda
+RUN PYTHONPATH=/opt/llamabda:/opt/packages python -m llamabda_functions.local.openapi > /opt/openapi.json
+
 FROM ${BASE_IMAGE} AS auth
 COPY --from=auth-packages /opt/packages /opt/packages
 COPY --from=layer /opt/llamabda /opt/llamabda
+COPY --from=openapi /opt/openapi.json /opt/llamabda/llamabda_functions/auth/openapi.json
 ENV PYTHONPATH=/opt/llamabda:/opt/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 LLAMABDA_HOME=/tmp/llamabda
 WORKDIR /opt/llamabda
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "awslambdaric"]
-CMD ["llamabda_functions.auth.app.handler"]
+CMD ["llamabda_functions.auth.entry.handler"]
 
 # -- what ingest and ask share: the embedding model, prepared
 FROM ${BASE_IMAGE} AS embedding-model
@@ -53,7 +59,7 @@ ENV PYTHONPATH=/opt/llamabda:/opt/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUF
 WORKDIR /opt/llamabda
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "awslambdaric"]
-CMD ["llamabda_functions.ingest.app.handler"]
+CMD ["llamabda_functions.ingest.entry.handler"]
 
 # -- ask, which needs llama.cpp and a language model: the slowest to build comes last
 FROM ${BASE_IMAGE} AS llama
@@ -96,4 +102,4 @@ ENV PYTHONPATH=/opt/llamabda:/opt/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUF
 WORKDIR /opt/llamabda
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "awslambdaric"]
-CMD ["llamabda_functions.ask.app.handler"]
+CMD ["llamabda_functions.ask.entry.handler"]

@@ -340,7 +340,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Builds the llama-cpp-python wheel, once, and prints its path.")
     parser.add_argument("--cache", type=Path, default=None, help="where wheels are kept (default: ~/.cache/llamabda)")
     parser.add_argument("--out", type=Path, default=None, help="also copy the wheel into this folder")
+    parser.add_argument("--find", action="store_true", help="build nothing: exit code 1 when there is no wheel yet")
     arguments = parser.parse_args()
+    if arguments.find:
+        found = find(arguments.cache or cache_folder())
+        print(found or "", end="\n" if found else "")
+        return 0 if found else 1
     try:
         path = wheel(arguments.cache or cache_folder(), lambda line: print(line, file=sys.stderr, flush=True))
     except (BuildError, OSError) as exc:

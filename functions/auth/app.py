@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from llamabda import issuer, wiring
 from llamabda.auth import Tokens
+from llamabda.errors import NotFound
 from llamabda.http import TEXT_TYPES, Address, Caller, create_app, routes
 from llamabda.http_openapi import problems
 from llamabda.http_shapes import Body, Health
 from llamabda.settings import settings
 from llamabda.types import Role
 
+from .docs import CONTENT_SECURITY_POLICY, PAGE
+
 if TYPE_CHECKING:
     from mangum import Mangum
 
 router = routes(tags=["auth"])
+page_router = APIRouter(include_in_schema=False)
+document_router = APIRouter(include_in_schema=False)
 
+OPENAPI = Path(__file__).with_name("openapi.json")  # in images
 PUBLIC = {"Cache-Control": "public, max-age=300"}
 
 
@@ -134,6 +142,19 @@ def jwks() -> JSONResponse:
     return JSONResponse(dict(wiring.signer().public_jwks()), headers=PUBLIC)
 
 
+@page_router.get("/docs")
+async def docs() -> HTMLResponse:
+    return HTMLResponse(PAGE, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+
+
+@document_router.get("/openapi.json")
+def openapi() -> Response:
+    """Of all functions together, as it was written when the image was made."""
+    if not OPENAPI.is_file():
+        raise NotFound("this process knows its own endpoints only: the document is made with the image")
+    return Response(OPENAPI.read_bytes(), media_type="application/json")
+
+
 def _token(tokens: Tokens) -> Token:
     return Token(
         access_token=tokens.access,
@@ -143,7 +164,7 @@ def _token(tokens: Tokens) -> Token:
     )
 
 
-app = create_app("Llamabda auth", router)
+app = create_app("Llamabda auth", router, page_router, document_router)
 
 
 @cache

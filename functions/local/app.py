@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response
 from starlette.middleware.cors import CORSMiddleware
 
 from llamabda import logs, wiring
@@ -20,9 +20,9 @@ from llamabda.http_client import is_within
 from llamabda.settings import obsolete, settings
 
 from ..ask.app import router as ask_router
+from ..auth.app import page_router as docs_router
 from ..auth.app import router as auth_router
 from ..ingest.app import router as ingest_router
-from .docs import CONTENT_SECURITY_POLICY, PAGE
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -31,15 +31,10 @@ logger = logging.getLogger("llamabda.http")
 
 DRAIN_SECONDS = 10  # for requests under way when the server is told to stop
 
-page_router = APIRouter(include_in_schema=False)
+metrics_router = APIRouter(include_in_schema=False)
 
 
-@page_router.get("/docs")
-async def docs() -> HTMLResponse:
-    return HTMLResponse(PAGE, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
-
-
-@page_router.get("/metrics")
+@metrics_router.get("/metrics")
 def metrics(address: Address) -> Response:
     """For Prometheus. It tells how much is going on, so it is for METRICS_FROM only; to others it is not there."""
     if address is not None and not is_within(address, settings().metrics_networks):
@@ -93,7 +88,8 @@ def create_local_app() -> Api:
         auth_router,
         ingest_router,
         ask_router,
-        page_router,
+        docs_router,
+        metrics_router,
         lifespan=_lifespan,
         openapi_url="/openapi.json",
         cors=Cors,

@@ -36,9 +36,10 @@ def slim(packages: Path) -> int:
         if service.name not in SERVICES:
             shutil.rmtree(service)
     for path in sorted(packages.rglob("*")):
-        if path.is_dir() and path.name in FOLDERS and path.relative_to(packages).as_posix() not in KEPT:
-            _remove(path)
-        elif path.suffix in SUFFIXES and path.is_file():
+        place = path.relative_to(packages).as_posix()
+        if (path.is_dir() and path.name in FOLDERS and place not in KEPT) or (
+            path.suffix in SUFFIXES and path.is_file()
+        ):
             _remove(path)
     return before - _size(packages)
 

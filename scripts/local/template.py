@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +44,12 @@ def table(template: dict[str, Any], name: str) -> dict[str, Any]:
     """What `create_table` takes for the table of that logical name, but its own name."""
     properties = template["Resources"][name]["Properties"]
     return {key: properties[key] for key in _NEW_TABLE if key in properties}
+
+
+def resolved(value: Any, name: Callable[[str], str]) -> Any:
+    """The same with every Ref replaced by the `name` of what it refers to."""
+    if isinstance(value, dict):
+        if value.keys() == {"Ref"}:
+            return name(value["Ref"])
+        return {key: resolved(part, name) for key, part in value.items()}
+    return [resolved(part, name) for part in value] if isinstance(value, list) else value

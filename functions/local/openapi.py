@@ -1,0 +1,10 @@
+"""The OpenAPI document of all functions: `python -m llamabda_functions.local.openapi > FILE`."""
+
+from __future__ import annotations
+
+import json
+
+from .app import app
+
+if __name__ == "__main__":
+    print(json.dumps(app.openapi(), separators=(",", ":"), ensure_ascii=False))

@@ -1,0 +1,93 @@
+"""docker-compose.local.yml, by whichever compose command is there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = "docker-compose.local.yml"
+SECONDS = 180  # from a started container to a healthy one
+
+
+class StackError(Exception):
+    """The stack cannot be made; the message says what would help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compose:
+    """`command`: "docker compose" or "docker-compose", in words."""
+
+    command: tuple[str, ...]
+
+    @classmethod
+    def find(cls) -> Compose:
+        """StackError when there is no Docker engine, or no compose."""
+        if not works(["docker", "info"]):
+            raise StackError("no Docker engine answers: start one")
+        commands = (("docker", "compose"), ("docker-compose",))
+        found = next((one for one in commands if works([*one, "version"])), None)
+        if found is None:
+            raise StackError("neither `docker compose` nor `docker-compose` is there: install one of them")
+        return cls(found)
+
+    def shown(self, *arguments: str) -> str:
+        """The command as somebody would type it."""
+        return " ".join([*self.command, "-f", FILE, *arguments])
+
+    def up(self, *services: str) -> None:
+        """Starts these, and waits until all are healthy."""
+        if self._run("up", "--detach", *services):
+            raise StackError(f"`{self.shown('up', *services)}` failed")
+        for service in services:
+            listed = subprocess.run([*self._base(), "ps", "-q", service], capture_output=True, text=True, check=True)
+            if not _healthy(listed.stdout.strip()):
+                raise StackError(
+                    f"the container {service} did not become healthy: `{self.shown('logs', service)}` tells why"
+                )
+
+    def build(self, service: str) -> None:
+        if self._run("build", service):
+            raise StackError(f"the image of {service} cannot be built")
+
+    def down(self, *, data: bool) -> None:
+        """Ends and removes all. `data`: their volumes, too."""
+        self._run("down", "--remove-orphans", *(["--volumes"] if data else []))
+
+    def _run(self, *arguments: str) -> int:
+        environment = {
+            **os.environ,
+            "COMPOSE_PROGRESS": "plain",
+            "DOCKER_BUILDKIT": os.environ.get("DOCKER_BUILDKIT", "0"),
+        }
+        return subprocess.run([*self._base(), *arguments], env=environment, check=False).returncode
+
+    def _base(self) -> list[str]:
+        return [*self.command, "-f", str(ROOT / FILE)]
+
+
+def works(command: Sequence[str]) -> bool:
+    """Whether a command is there and ends well."""
+    return (
+        shutil.which(command[0]) is not None
+        and not subprocess.run(command, capture_output=True, check=False).returncode
+    )
+
+
+def _healthy(container: str) -> bool:
+    """Waits for the container's own health check; False when it ends before, or takes too long."""
+    asked = ["docker", "inspect", "--format", "{{.State.Running}} {{.State.Health.Status}}", container]
+    latest = time.monotonic() + SECONDS
+    while time.monotonic() < latest:
+        told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+        if told == ["true", "healthy"]:
+            return True
+        if told[:1] != ["true"]:
+            return False
+        time.sleep(1)
+    return False

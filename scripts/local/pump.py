@@ -1,0 +1,89 @@
+"""Brings messages from the queue to the ingest function, as Lambda's event source mapping does.
+
+It takes a batch, invokes the function, deletes what the function does not name as failed, and leaves the rest to come
+again when its time is over. moto gives every object event the same sequencer, where S3's grow: that constant, and
+nothing else, is replaced by a growing number, one for each message.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+BATCH = 10
+CONSTANT = "617f08299329d189"
+WAIT_SECONDS = 1
+
+
+class Pump:
+    """One thread, until it is told to stop. `say` gets a line for each batch and each failure."""
+
+    def __init__(self, queues: Any, url: str, functions: Any, function: str, say: Any = print) -> None:
+        self._queues = queues
+        self._url = url
+        self._functions = functions
+        self._function = function
+        self._say = say
+        self._sequencers: dict[str, str] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pump", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if not self.once():
+                    self._stop.wait(WAIT_SECONDS)
+            except (BotoCoreError, ClientError) as exc:
+                self._say(f"pump: {exc}")
+                self._stop.wait(WAIT_SECONDS)
+
+    def once(self) -> int:
+        """One batch; how many messages it had."""
+        reply = self._queues.receive_message(
+            QueueUrl=self._url, MaxNumberOfMessages=BATCH, AttributeNames=["All"], MessageAttributeNames=["All"]
+        )
+        messages = reply.get("Messages", [])
+        if not messages:
+            return 0
+        began = time.monotonic()
+        invoked = self._functions.invoke(
+            FunctionName=self._function, Payload=json.dumps({"Records": [self._record(one) for one in messages]})
+        )
+        payload = json.loads(invoked["Payload"].read() or b"null")
+        if invoked.get("FunctionError") or not isinstance(payload, dict) or "batchItemFailures" not in payload:
+            self._say(f"pump: the function failed at {len(messages)} messages, which come again: {payload}")
+            return len(messages)
+        failed = {one["itemIdentifier"] for one in payload["batchItemFailures"]}
+        done = [one for one in messages if one["MessageId"] not in failed]
+        for one in done:
+            self._queues.delete_message(QueueUrl=self._url, ReceiptHandle=one["ReceiptHandle"])
+        self._say(f"pump: {len(done)} of {len(messages)} messages done in {time.monotonic() - began:.1f} s")
+        return len(messages)
+
+    def _record(self, message: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "messageId": message["MessageId"],
+            "receiptHandle": message["ReceiptHandle"],
+            "body": message["Body"].replace(CONSTANT, self._sequencer(message["MessageId"])),
+            "attributes": message.get("Attributes", {}),
+            "messageAttributes": {},
+            "md5OfBody": message.get("MD5OfBody", ""),
+            "eventSource": "aws:sqs",
+            "eventSourceARN": "arn:aws:sqs:eu-west-1:123456789012:llamabda-local-work",
+            "awsRegion": "eu-west-1",
+        }
+
+    def _sequencer(self, message: str) -> str:
+        """The same for a message that comes again."""
+        return self._sequencers.setdefault(message, f"{time.time_ns():016X}")
