@@ -18,6 +18,7 @@ PURE = {
     "chunking",
     "citations",
     "claims",
+    "cursors",
     "document_language",
     "endpoint",
     "file_kinds",
@@ -33,6 +34,7 @@ PURE = {
     "prompt",
     "rendering",
     "sentences",
+    "succession",
     "support",
 }
 VOCABULARY = {"types", "errors"}
