@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     knn_engine: Literal["faiss", "lucene"] = "faiss"
     knn_space: Literal["l2", "cosinesimil", "innerproduct"] = "l2"
 
+    # on AWS
+    catalog_table: str = ""  # a DynamoDB table for documents and embeddings; empty: in LLAMABDA_HOME
+
     # limits
     rate_limit_user: int = Field(default=600, ge=0, le=1_000_000)  # requests a minute; 0: none
     rate_limit_address: int = Field(default=1_200, ge=0, le=1_000_000)  # requests a minute; 0: none

@@ -93,6 +93,11 @@ def attempts() -> AttemptStore:
 
 @Once
 def catalog() -> Catalog:
+    if settings().catalog_table:
+        from llamabda.adapters.dynamodb.catalog import DynamoCatalog
+        from llamabda.wiring_aws import dynamodb_client
+
+        return DynamoCatalog(dynamodb_client(), settings().catalog_table)
     from llamabda.adapters.sqlite.catalog import SqliteCatalog
 
     return SqliteCatalog(database())
@@ -114,6 +119,11 @@ def queue() -> Queue:
 
 @Once
 def embeddings() -> Embeddings:
+    if settings().catalog_table:
+        from llamabda.adapters.dynamodb.embeddings import DynamoEmbeddings
+        from llamabda.wiring_aws import dynamodb_client
+
+        return DynamoEmbeddings(dynamodb_client(), settings().catalog_table)
     from llamabda.adapters.sqlite.embeddings import SqliteEmbeddings
 
     catalog()  # whose tables it shares

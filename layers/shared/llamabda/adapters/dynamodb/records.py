@@ -65,6 +65,9 @@ _REASONS = {
 }
 
 
+_WRITES = frozenset(("batch_write_item", "put_item", "transact_write_items"))
+
+
 class Outdated(Exception):
     """What was read is not so any more, or cannot be written just now: to be read again. The message says why."""
 
@@ -236,7 +239,7 @@ class Records:
             # where one part would fail for ever, the others do not matter
             codes = [found for found in cancelled if found != "None"] or [code]
             lasting = [found for found in codes if found not in _PASSING]
-            if not lasting and operation in ("transact_write_items", "put_item"):
+            if not lasting and operation in _WRITES:
                 raise Outdated(_PASSING[codes[0]]) from exc
             raise self._failed(_REASONS.get((lasting or codes)[0], f"AWS says {(lasting or codes)[0]}")) from exc
         except (NoCredentialsError, PartialCredentialsError) as exc:
@@ -245,6 +248,9 @@ class Records:
             raise self._failed("it could not be reached in time") from exc
         except BotoCoreError as exc:
             raise self._failed(f"the request could not be made ({type(exc).__name__})") from exc
+        kind = str(reply["ResponseMetadata"]["HTTPHeaders"].get("content-type"))
+        if not kind.startswith("application/x-amz-json"):
+            raise self._failed("the answer is not from DynamoDB")
         return reply
 
     def _failed(self, reason: str) -> DependencyFailed:
