@@ -18,6 +18,7 @@ PURE = {
     "chunking",
     "citations",
     "claims",
+    "cursors",
     "document_language",
     "endpoint",
     "events",
@@ -36,6 +37,7 @@ PURE = {
     "prompt",
     "rendering",
     "sentences",
+    "succession",
     "support",
 }
 VOCABULARY = {"types", "errors"}

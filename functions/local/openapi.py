@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 
 from .app import app
 
 if __name__ == "__main__":
-    print(json.dumps(app.openapi(), separators=(",", ":"), ensure_ascii=False))
+    sys.stdout.write(json.dumps(app.openapi(), separators=(",", ":"), ensure_ascii=False))

@@ -5,24 +5,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
+from llamabda.adapters.dynamodb.catalog import DynamoCatalog
 from llamabda.adapters.sqlite.catalog import SqliteCatalog
 from llamabda.adapters.sqlite.database import Database
 from llamabda.errors import InvalidInput
 from llamabda.ports import Catalog
 from llamabda.types import GenerationKey
+from tests.aws import CATALOG
 
-MAKERS: dict[str, Callable[[Path], Catalog]] = {
-    "sqlite": lambda folder: SqliteCatalog(Database(folder / "catalog.db")),
+MAKERS: dict[str, Callable[[pytest.FixtureRequest], Catalog]] = {
+    "sqlite": lambda request: SqliteCatalog(Database(request.getfixturevalue("tmp_path") / "catalog.db")),
+    "dynamodb": lambda request: DynamoCatalog(request.getfixturevalue("aws").client("dynamodb"), CATALOG),
 }
 
 
 @pytest.fixture(params=MAKERS)
-def catalog(request, tmp_path) -> Catalog:
-    return MAKERS[request.param](tmp_path)
+def catalog(request) -> Catalog:
+    return MAKERS[request.param](request)
 
 
 def begin(catalog: Catalog, doc_id: str = "d", tenant: str = "t", **more) -> GenerationKey:
@@ -231,9 +233,10 @@ def test_a_foreign_cursor_is_refused(catalog, cursor):
 
 
 def test_live_takes_more_documents_than_one_query_may_have_parameters(catalog):
-    for number in range(450):
-        commit(catalog, begin(catalog, f"d{number}"))
-    assert len(catalog.live([("t", f"d{number}") for number in range(500)])) == 450
+    there = {("t", f"d{number}"): 1 for number in range(0, 500, 11)}
+    for _, doc_id in there:
+        commit(catalog, begin(catalog, doc_id))
+    assert catalog.live([("t", f"d{number}") for number in range(500)]) == there
 
 
 def test_of_many_threads_each_gets_its_own_generation_and_the_last_begun_wins(catalog):

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from llamabda.adapters.dynamodb.catalog import DynamoCatalog
+from llamabda.adapters.dynamodb.embeddings import DynamoEmbeddings
 from llamabda.adapters.sqlite.catalog import SqliteCatalog
 from llamabda.adapters.sqlite.database import Database
 from llamabda.adapters.sqlite.embeddings import SqliteEmbeddings
 from llamabda.errors import DependencyFailed
 from llamabda.ports import Catalog, Embeddings
 from llamabda.types import Embedding, EmbeddingModel, GenerationKey
+from tests.aws import CATALOG, Aws
 
 Both = tuple[Catalog, Embeddings]
 OLD = Embedding("old-1", EmbeddingModel("a/old", "onnx"))
@@ -28,12 +31,20 @@ def _sqlite(folder: Path) -> Both:
     return SqliteCatalog(database), SqliteEmbeddings(database)
 
 
-MAKERS: dict[str, Callable[[Path], Both]] = {"sqlite": _sqlite}
+def _dynamodb(aws: Aws) -> Both:
+    client = aws.client("dynamodb")
+    return DynamoCatalog(client, CATALOG), DynamoEmbeddings(client, CATALOG)
+
+
+MAKERS: dict[str, Callable[[pytest.FixtureRequest], Both]] = {
+    "sqlite": lambda request: _sqlite(request.getfixturevalue("tmp_path")),
+    "dynamodb": lambda request: _dynamodb(request.getfixturevalue("aws")),
+}
 
 
 @pytest.fixture(params=MAKERS)
-def stores(request, tmp_path) -> Both:
-    return MAKERS[request.param](tmp_path)
+def stores(request) -> Both:
+    return MAKERS[request.param](request)
 
 
 @pytest.fixture

@@ -81,6 +81,7 @@ class Settings(BaseSettings):
 
     # AWS: each takes the place of what is in LLAMABDA_HOME otherwise
     users_table: str = Field(default="", pattern="^([a-zA-Z0-9_.-]{3,255})?$")  # a DynamoDB table
+    catalog_table: str = Field(default="", pattern="^([a-zA-Z0-9_.-]{3,255})?$")  # another
     text_bucket: str = Field(default="", pattern="^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$")  # for extracted texts alone
     bucket: str = Field(default="", pattern="^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$")  # whose objects are documents
     queue_url: str = ""  # an SQS queue for the work; its messages come to the ingest function

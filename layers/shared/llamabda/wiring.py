@@ -104,6 +104,8 @@ def attempts() -> AttemptStore:
 
 @Once
 def catalog() -> Catalog:
+    if settings().catalog_table:
+        return wiring_aws.catalog()
     required_on_lambda("CATALOG_TABLE")
     from llamabda.adapters.sqlite.catalog import SqliteCatalog
 
@@ -139,6 +141,8 @@ def queue() -> Queue:
 
 @Once
 def embeddings() -> Embeddings:
+    if settings().catalog_table:
+        return wiring_aws.embeddings()
     required_on_lambda("CATALOG_TABLE")
     from llamabda.adapters.sqlite.embeddings import SqliteEmbeddings
 

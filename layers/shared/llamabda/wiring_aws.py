@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llamabda.adapters.kms import KmsSigner
     from llamabda.adapters.s3 import S3Objects
     from llamabda.adapters.sqs import SqsQueue
-    from llamabda.ports import AttemptStore, SessionStore, TextStore, UserStore
+    from llamabda.ports import AttemptStore, Catalog, Embeddings, SessionStore, TextStore, UserStore
 
 CONNECT_SECONDS = 1.0
 READ_SECONDS = 3.0
@@ -133,3 +133,15 @@ def queue() -> SqsQueue:
     from llamabda.adapters.sqs import SqsQueue
 
     return SqsQueue(sqs(), settings().queue_url, settings().dead_letter_url)
+
+
+def catalog() -> Catalog:
+    from llamabda.adapters.dynamodb.catalog import DynamoCatalog
+
+    return DynamoCatalog(dynamodb(), settings().catalog_table)
+
+
+def embeddings() -> Embeddings:
+    from llamabda.adapters.dynamodb.embeddings import DynamoEmbeddings
+
+    return DynamoEmbeddings(dynamodb(), settings().catalog_table)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +9,8 @@ from datetime import UTC, datetime
 
 from llamabda.adapters.sqlite import embeddings
 from llamabda.adapters.sqlite.database import Database
-from llamabda.errors import InvalidInput
+from llamabda.cursors import decode, encode
+from llamabda.succession import INTERRUPTED, QUEUED, behind, may_go_live
 from llamabda.types import DocState, Document, DocumentPage, GenerationKey, Metadata, Pending
 
 # documents: one row per document ever seen; a deleted one stays as a tombstone, so that its generations are not
@@ -45,7 +44,6 @@ _PENDING = {
     "sequencer": "TEXT",
 }
 _VISIBLE = "state != 'deleted'"
-_QUEUED_SECONDS = 15 * 86_400  # longer than any queue keeps its messages
 _LIVE_BATCH = 200  # documents per query: SQLite takes a bounded number of parameters
 
 
@@ -75,7 +73,7 @@ class SqliteCatalog:
             row = db.execute(
                 "SELECT last_generation, sequencer, state FROM documents WHERE tenant = ? AND id = ?", (tenant, doc_id)
             ).fetchone()
-            if row is not None and _behind(sequencer, row[1]):
+            if row is not None and behind(sequencer, row[1]):
                 return None
             generation = 1 if row is None else int(row[0]) + 1
             if row is None or row[2] == "deleted":  # a new document, or one that starts a new life
@@ -115,7 +113,7 @@ class SqliteCatalog:
             if row is None:
                 return None
             source, metadata, instructions, sequencer, live, deleted_upto, known = row
-            if not _may_go_live(key, sequencer, live=live, deleted_upto=deleted_upto, known=known):
+            if not may_go_live(key.generation, sequencer, live=live, deleted_upto=deleted_upto, known=known):
                 _bury(db, key, now)
                 return None
             db.execute(
@@ -182,7 +180,7 @@ class SqliteCatalog:
             if (
                 row is None
                 or begun is None  # given up as abandoned: its chunks may be gone
-                or not _may_go_live(key, sequencer, live=live, deleted_upto=int(row[1]), known=row[2])
+                or not may_go_live(key.generation, sequencer, live=live, deleted_upto=int(row[1]), known=row[2])
             ):
                 db.execute(  # it may have been swept already: chunks that came later are garbage, too
                     "INSERT OR IGNORE INTO generations (tenant, doc_id, generation, begun_at) VALUES (?, ?, ?, ?)",
@@ -236,7 +234,7 @@ class SqliteCatalog:
     def list(
         self, tenant: str, *, state: DocState | None = None, limit: int = 50, cursor: str | None = None
     ) -> DocumentPage:
-        after = "" if cursor is None else _decode(cursor)
+        after = "" if cursor is None else decode(cursor)
         with self._database.read() as db:
             rows = db.execute(
                 f"SELECT {_COLUMNS} FROM documents WHERE tenant = ? AND id > ? AND {_VISIBLE}"  # noqa: S608  (constants)
@@ -249,7 +247,7 @@ class SqliteCatalog:
             ).fetchall()
         documents = tuple(_document(row) for row in rows[:limit])
         more = len(rows) > limit
-        return DocumentPage(documents, dict(counts), _encode(documents[-1].id) if more else None)
+        return DocumentPage(documents, dict(counts), encode(documents[-1].id) if more else None)
 
     def live(self, documents: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
         wanted = sorted(set(documents))
@@ -280,7 +278,7 @@ class SqliteCatalog:
                         (tenant, doc_id, sequencer, now, now),
                     )
                 return False
-            if _behind(sequencer, row[1]):
+            if behind(sequencer, row[1]):
                 return False
             db.execute(
                 "UPDATE documents SET state = 'deleted', live_generation = NULL, deleted_upto = last_generation,"
@@ -302,10 +300,10 @@ class SqliteCatalog:
                 " WHERE g.went_live = 0 AND g.dead_since IS NULL AND g.begun_at < ?"
                 " AND (g.begun_at < ? OR g.instructions = ''"  # with instructions it is in a queue
                 " AND (d.state != 'queued' OR d.last_generation != g.generation))",
-                (abandoned_before.timestamp(), now - _QUEUED_SECONDS),
+                (abandoned_before.timestamp(), now - QUEUED.total_seconds()),
             ).fetchall()
             for row in given_up:
-                _failed(db, GenerationKey(*row), "the ingestion was interrupted; send the document again", now)
+                _failed(db, GenerationKey(*row), INTERRUPTED, now)
             rows = db.execute(
                 "SELECT tenant, doc_id, generation FROM generations WHERE dead_since < ?", (before.timestamp(),)
             ).fetchall()
@@ -322,15 +320,6 @@ class SqliteCatalog:
 
     def ping(self) -> None:
         self._database.ping()
-
-
-def _may_go_live(
-    key: GenerationKey, sequencer: str | None, *, live: int | None, deleted_upto: int, known: str | None
-) -> bool:
-    """Where both carry a sequencer, the source's order counts; otherwise the order in which ingestions began."""
-    if sequencer is not None and known is not None:
-        return not _behind(sequencer, known)
-    return key.generation > max(deleted_upto, live or 0)
 
 
 def _set_state(db: sqlite3.Connection, key: GenerationKey, state: DocState, error: str | None, now: float) -> None:
@@ -366,14 +355,6 @@ def _bury(db: sqlite3.Connection, key: GenerationKey, now: float) -> None:
     )
 
 
-def _behind(sequencer: str | None, known: str | None) -> bool:
-    """Whether a write with this sequencer comes too late for a document that carries `known`."""
-    if sequencer is None or known is None:
-        return False
-    width = max(len(sequencer), len(known))
-    return sequencer.ljust(width, "0") < known.ljust(width, "0")
-
-
 def _document(row: Sequence[object]) -> Document:
     tenant, doc_id, source, state, live, sha256, size, chunks, metadata, error, created, updated, recipe = row
     return Document(
@@ -407,16 +388,3 @@ def _now() -> float:
 
 def _time(value: object) -> datetime:
     return datetime.fromtimestamp(float(str(value)), UTC)
-
-
-def _encode(doc_id: str) -> str:
-    return base64.urlsafe_b64encode(doc_id.encode()).decode().rstrip("=")
-
-
-def _decode(cursor: str) -> str:
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError) as exc:
-        message = f"cursor {cursor[:100]!r} is not one that a listing returned"
-        raise InvalidInput(message, loc=("query", "cursor"), value=cursor) from exc

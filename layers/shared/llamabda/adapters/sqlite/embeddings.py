@@ -47,6 +47,10 @@ _LACKING = (
     "FROM documents d WHERE d.live_generation IS NOT NULL AND NOT EXISTS (SELECT 1 FROM vectors v WHERE"
     " v.tenant = d.tenant AND v.doc_id = d.id AND v.generation = d.live_generation AND v.build = ?)"
 )
+_MADE = (
+    "FROM vectors v JOIN documents d ON d.tenant = v.tenant AND d.id = v.doc_id AND d.live_generation = v.generation"
+)
+_KNOWN = "SELECT 1 FROM builds WHERE name = ? AND state != 'dropping'"
 _BUILD = "SELECT name, fingerprint, model, backend FROM builds"
 
 
@@ -64,8 +68,10 @@ class SqliteEmbeddings:
         with self._database.write() as db:
             if _installation(db)[1] == place:
                 return False
+            had = db.execute(f"SELECT EXISTS (SELECT 1 {_MADE})").fetchone()[0]
             db.execute("UPDATE installation SET place = ?", (place,))
-            return db.execute("DELETE FROM vectors").rowcount > 0
+            db.execute("DELETE FROM vectors")
+            return bool(had)
 
     def live(self) -> Build | None:
         with self._database.read() as db:
@@ -112,14 +118,14 @@ class SqliteEmbeddings:
         with self._database.write() as db:
             db.execute("UPDATE builds SET since = ? WHERE name = ? AND state = 'building'", (time.time(), build))
             db.executemany(
-                "INSERT OR IGNORE INTO vectors SELECT tenant, id, live_generation, ? FROM documents"
-                " WHERE tenant = ? AND id = ? AND live_generation = ?",
-                [(build, key.tenant, key.doc_id, key.generation) for key in keys],
+                "INSERT OR IGNORE INTO vectors SELECT tenant, id, live_generation, ? FROM documents"  # noqa: S608
+                f" WHERE tenant = ? AND id = ? AND live_generation = ? AND EXISTS ({_KNOWN})",
+                [(build, *_row(key), build) for key in keys],
             )
 
     def adopt(self, build: str) -> bool:
         with self._database.write() as db:
-            known = db.execute("SELECT 1 FROM builds WHERE name = ? AND state != 'dropping'", (build,)).fetchone()
+            known = db.execute(_KNOWN, (build,)).fetchone()
             if known is None or db.execute(f"SELECT 1 {_LACKING} LIMIT 1", (build,)).fetchone():
                 return False
             _make_live(db, build)
@@ -168,9 +174,11 @@ def check(db: sqlite3.Connection, build: str) -> None:
 
 
 def mark(db: sqlite3.Connection, key: GenerationKey, build: str) -> None:
-    """Within a transaction: the generation has its vectors in this build."""
-    if build:
-        db.execute("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?, ?)", (*_row(key), build))
+    """Within a transaction: the generation has its vectors in this build, if there is such a build."""
+    db.execute(
+        f"INSERT OR IGNORE INTO vectors SELECT ?, ?, ?, ? WHERE EXISTS ({_KNOWN})",
+        (*_row(key), build, build),
+    )
 
 
 def has(db: sqlite3.Connection, tenant: str, doc_id: str, generation: int, build: str) -> bool:

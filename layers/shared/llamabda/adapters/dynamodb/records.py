@@ -1,0 +1,291 @@
+"""One table: consistent reads, conditional writes, and what its failures mean."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from llamabda.errors import DependencyFailed
+
+T = TypeVar("T")
+Values: TypeAlias = Mapping[str, Any]  # with their types, as the API has them: {"state": {"S": "ready"}}
+Item: TypeAlias = Values  # by attribute
+Action: TypeAlias = Mapping[str, Any]  # one of a transaction: {"Put": ...}, {"Update": ...}, {"ConditionCheck": ...}
+
+READ_KEYS = 100  # the most that BatchGetItem takes
+WRITTEN_KEYS = 25  # the most that BatchWriteItem takes
+LONGEST_PAGE = 1_000  # items; the API ends it at 1 MB, too
+THREADS = 8
+PATIENCE = 15.0  # seconds; a reply is due after 25
+FIRST_PAUSE = 0.01  # seconds; a pause is drawn below a bound, which is doubled each time
+LONGEST_PAUSE = 0.5
+
+_THROTTLED = (
+    "ProvisionedThroughputExceeded",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ThrottlingError",
+    "ThrottlingException",
+)
+_BUSY = "it has more to do than it takes"
+_OTHERS = "others write the same"
+# why a transaction was cancelled, or a single write refused, that may go well once everything has been read again
+_PASSING = {
+    "ConditionalCheckFailed": _OTHERS,
+    "ConditionalCheckFailedException": _OTHERS,
+    "TransactionConflict": _OTHERS,
+    "TransactionConflictException": _OTHERS,
+    "TransactionInProgressException": _OTHERS,
+    **dict.fromkeys(_THROTTLED, _BUSY),
+}
+_REASONS = {
+    "ResourceNotFoundException": "it is not there: CATALOG_TABLE must name a table of this account and region",
+    "AccessDeniedException": "these AWS credentials may not use it",
+    "ValidationException": "it does not take this: its keys and its index must be those of template.yaml",
+    "ValidationError": "it does not take this: its keys must be those of template.yaml, an item may have 400 KB",
+    "UnrecognizedClientException": "AWS does not know these credentials",
+    "InvalidSignatureException": "AWS does not take these credentials, or this machine's clock is wrong",
+    "ExpiredTokenException": "the AWS credentials have expired",
+    **dict.fromkeys(_THROTTLED, _BUSY),
+}
+
+
+_WRITES = frozenset(("batch_write_item", "put_item", "transact_write_items"))
+
+
+class Outdated(Exception):
+    """What was read is not so any more, or cannot be written just now: to be read again. The message says why."""
+
+
+class Key(NamedTuple):
+    pk: str
+    sk: str
+
+    @property
+    def item(self) -> dict[str, Any]:
+        return {"pk": text(self.pk), "sk": text(self.sk)}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    items: Sequence[Item]
+    last: str | None  # the sort key up to which items were looked at; None: there are no more
+
+
+class Records:
+    """A table whose items have the keys `pk` and `sk`, by a boto3 client. Nothing is asked of it yet.
+
+    In expressions an attribute is written "#name"; `names` says which one that is where it is not of that name.
+    `dependency` names the port in errors; `patience`: seconds in which what may pass is tried again. Every failure is
+    DependencyFailed.
+    """
+
+    def __init__(self, client: Any, table: str, *, dependency: str = "catalog", patience: float = PATIENCE) -> None:
+        self._client = client
+        self._table = table
+        self._dependency = dependency
+        self._patience = patience
+
+    # -- reads, which see everything that was written before
+
+    def get(self, key: Key) -> Item | None:
+        return self.get_many([key]).get(key)
+
+    def get_many(self, keys: Sequence[Key], *, attributes: Sequence[str] = ()) -> dict[Key, Item]:
+        """Those that are there, though not as they were at one instant. No key may occur twice.
+
+        `attributes`: those wanted, besides the keys; none: all.
+        """
+        batches = [keys[at : at + READ_KEYS] for at in range(0, len(keys), READ_KEYS)]
+        found = together([partial(self._read, batch, attributes) for batch in batches])
+        return {Key(item["pk"]["S"], item["sk"]["S"]): item for items in found for item in items}
+
+    def query(
+        self,
+        condition: str,
+        values: Values,
+        *,
+        where: str = "",
+        names: Mapping[str, str] | None = None,
+        attributes: Sequence[str] = (),
+        index: str = "",
+        page: int = LONGEST_PAGE,
+        later_pages: int = LONGEST_PAGE,
+    ) -> Iterator[Page]:
+        """In order of the sort key, one page at least. `where` leaves out items; `page` and `later_pages`: how many are
+        looked at, at most, for the first one, and for each of the others.
+
+        What an `index` has may be late, and out of date.
+        """
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "KeyConditionExpression": condition,
+            "Limit": page,
+            **({"IndexName": index} if index else {"ConsistentRead": True}),
+            **({"FilterExpression": where} if where else {}),
+            **_projection(attributes),
+        }
+        request |= _placeholders(values, names, condition, where, request.get("ProjectionExpression", ""))
+        while True:
+            reply = self._ask("query", **request)
+            last = reply.get("LastEvaluatedKey")
+            yield Page(reply["Items"], last["sk"]["S"] if last else None)
+            if not last:
+                return
+            request |= {"ExclusiveStartKey": last, "Limit": later_pages}
+
+    # -- writes
+
+    def put_action(self, item: Item, condition: str = "", values: Values | None = None) -> Action:
+        return {"Put": {"TableName": self._table, "Item": item, **_condition(condition, values)}}
+
+    def check_action(
+        self, key: Key, condition: str, values: Values | None = None, names: Mapping[str, str] | None = None
+    ) -> Action:
+        return {"ConditionCheck": {"TableName": self._table, "Key": key.item, **_condition(condition, values, names)}}
+
+    def update_action(
+        self,
+        key: Key,
+        change: str,
+        values: Values,
+        *,
+        condition: str = "",
+        names: Mapping[str, str] | None = None,
+    ) -> Action:
+        """The item is made where it is not there."""
+        request = {"TableName": self._table, "Key": key.item, "UpdateExpression": change}
+        if condition:
+            request["ConditionExpression"] = condition
+        return {"Update": request | _placeholders(values, names, change, condition)}
+
+    def write(self, actions: Sequence[Action]) -> None:
+        """All or nothing; at most 100, each of another item. Outdated when a condition does not hold (any more)."""
+        self._ask("transact_write_items", TransactItems=list(actions))
+
+    def put(self, item: Item, condition: str = "", values: Values | None = None) -> None:
+        """Outdated when the condition does not hold (any more)."""
+        self._ask("put_item", TableName=self._table, Item=item, **_condition(condition, values))
+
+    def delete(self, keys: Sequence[Key]) -> None:
+        """Each on its own; what is not there is gone already."""
+        batches = [keys[at : at + WRITTEN_KEYS] for at in range(0, len(keys), WRITTEN_KEYS)]
+        together([partial(self._delete, batch) for batch in batches])
+
+    def retried(self, attempt: Callable[[], T]) -> T:
+        """What it returns once it is not Outdated."""
+        until, bound = time.monotonic() + self._patience, FIRST_PAUSE
+        while True:
+            try:
+                return attempt()
+            except Outdated as exc:
+                pause = random.uniform(0, bound)  # noqa: S311  (not a secret)
+                if time.monotonic() + pause >= until:
+                    raise self._failed(f"{exc}, and did for {self._patience:g} s") from exc
+            time.sleep(pause)
+            bound = min(2 * bound, LONGEST_PAUSE)
+
+    # --
+
+    def _read(self, keys: Sequence[Key], attributes: Sequence[str]) -> list[Item]:
+        projection = _projection(("pk", "sk", *attributes)) if attributes else {}
+        more = {**projection, **_placeholders({}, None, projection.get("ProjectionExpression", ""))}
+        asked: dict[str, Any] = {self._table: {"Keys": [key.item for key in keys], "ConsistentRead": True, **more}}
+        items: list[Item] = []
+
+        def attempt() -> None:
+            nonlocal asked
+            reply = self._ask("batch_get_item", RequestItems=asked)
+            items.extend(reply["Responses"].get(self._table, ()))
+            asked = reply.get("UnprocessedKeys") or {}
+            if asked:
+                raise Outdated(_BUSY)
+
+        self.retried(attempt)
+        return items
+
+    def _delete(self, keys: Sequence[Key]) -> None:
+        asked: dict[str, Any] = {self._table: [{"DeleteRequest": {"Key": key.item}} for key in keys]}
+
+        def attempt() -> None:
+            nonlocal asked
+            asked = self._ask("batch_write_item", RequestItems=asked).get("UnprocessedItems") or {}
+            if asked:
+                raise Outdated(_BUSY)
+
+        self.retried(attempt)
+
+    def _ask(self, operation: str, **request: Any) -> Mapping[str, Any]:
+        try:
+            reply: Mapping[str, Any] = getattr(self._client, operation)(**request)
+        except ClientError as exc:
+            code = str(exc.response.get("Error", {}).get("Code", "unknown"))
+            cancelled = [str(reason.get("Code")) for reason in exc.response.get("CancellationReasons", ())]
+            # where one part would fail for ever, the others do not matter
+            codes = [found for found in cancelled if found != "None"] or [code]
+            lasting = [found for found in codes if found not in _PASSING]
+            if not lasting and operation in _WRITES:
+                raise Outdated(_PASSING[codes[0]]) from exc
+            raise self._failed(_REASONS.get((lasting or codes)[0], f"AWS says {(lasting or codes)[0]}")) from exc
+        except (NoCredentialsError, PartialCredentialsError) as exc:
+            raise self._failed("there are no AWS credentials") from exc
+        except (ConnectionError, HTTPClientError) as exc:
+            raise self._failed("it could not be reached in time") from exc
+        except BotoCoreError as exc:
+            raise self._failed(f"the request could not be made ({type(exc).__name__})") from exc
+        kind = str(reply["ResponseMetadata"]["HTTPHeaders"].get("content-type"))
+        if not kind.startswith("application/x-amz-json"):
+            raise self._failed("the answer is not from DynamoDB")
+        return reply
+
+    def _failed(self, reason: str) -> DependencyFailed:
+        return DependencyFailed(f"the table {self._table} failed: {reason}", dependency=self._dependency)
+
+
+def together(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """Does them at the same time, and returns what they do in their order. The first one's failure is raised."""
+    if len(jobs) < 2:
+        return [job() for job in jobs]
+    with ThreadPoolExecutor(min(len(jobs), THREADS), thread_name_prefix="dynamodb") as pool:
+        return [job.result() for job in [pool.submit(job) for job in jobs]]
+
+
+def text(value: str) -> dict[str, str]:
+    return {"S": value}
+
+
+def number(value: int) -> dict[str, str]:
+    return {"N": str(value)}
+
+
+def _projection(attributes: Sequence[str]) -> dict[str, str]:
+    return {"ProjectionExpression": ", ".join(f"#{name}" for name in attributes)} if attributes else {}
+
+
+def _condition(condition: str, values: Values | None = None, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    return {"ConditionExpression": condition, **_placeholders(values or {}, names, condition)} if condition else {}
+
+
+def _placeholders(values: Values, names: Mapping[str, str] | None, *expressions: str) -> dict[str, Any]:
+    """What the expressions refer to, and nothing else: the API refuses what is not used."""
+    used = {name for expression in expressions for name in re.findall(r"#\w+", expression)}
+    given = {name: (names or {}).get(name, name[1:]) for name in used}
+    return {
+        **({"ExpressionAttributeNames": given} if given else {}),
+        **({"ExpressionAttributeValues": dict(values)} if values else {}),
+    }
