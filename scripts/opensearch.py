@@ -10,8 +10,11 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
-from local.compose import Compose, StackError
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # scripts are not installed
+
+from scripts.local.compose import Compose, StackError
 
 
 def main() -> int:

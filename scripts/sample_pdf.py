@@ -7,9 +7,13 @@ stands in one of the fonts that every reader has, in Windows' Western encoding, 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 TARGET = Path(__file__).parent.parent / "layers" / "shared" / "llamabda" / "samples" / "garantia.pdf"
+
+Page: TypeAlias = tuple[tuple[int, str], ...]  # paragraphs, each with the size of its letters
 
 HEAD, SECTION, TEXT = 16, 13, 11  # points
 PAGES = (
@@ -56,7 +60,7 @@ PAGES = (
 )
 
 
-def page_content(blocks: tuple[tuple[int, str], ...]) -> bytes:
+def page_content(blocks: Page) -> bytes:
     """Drawing operators: each block a paragraph of lines, set in Helvetica at the given size in points."""
     lines = ["BT"]
     y = 780.0
@@ -69,16 +73,16 @@ def page_content(blocks: tuple[tuple[int, str], ...]) -> bytes:
     return "\n".join([*lines, "ET"]).encode("cp1252")
 
 
-def document() -> bytes:
+def document(pages: Sequence[Page] = PAGES) -> bytes:
     """The whole file."""
     font = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>"
-    kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(PAGES)))
+    kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(pages)))
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R /Lang (pt-BR) >>",
-        f"<< /Type /Pages /Kids [{kids}] /Count {len(PAGES)} >>".encode(),
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>".encode(),
         font,
     ]
-    for number, blocks in enumerate(PAGES):
+    for number, blocks in enumerate(pages):
         content = page_content(blocks)
         objects.append(
             f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents {5 + 2 * number} 0 R "

@@ -39,7 +39,7 @@ def metrics(address: Address) -> Response:
     """For Prometheus. It tells how much is going on, so it is for METRICS_FROM only; to others it is not there."""
     if address is not None and not is_within(address, settings().metrics_networks):
         raise NotFound("there is no such endpoint")
-    found = wiring.metrics()
+    found = wiring.prometheus()
     return Response(found.text(), media_type=found.content_type)
 
 

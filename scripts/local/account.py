@@ -11,7 +11,7 @@ from botocore.config import Config
 
 from llamabda import issuer
 from llamabda.adapters.kms import KmsSigner
-from local import template
+from scripts.local import template
 
 REGION = "eu-west-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": REGION}

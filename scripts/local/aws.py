@@ -1,4 +1,4 @@
-"""S3, DynamoDB, SQS, EventBridge and KMS, played by moto: `python -m local.aws --port 5000`.
+"""S3, DynamoDB, SQS, EventBridge and KMS, played by moto: `python scripts/local/aws.py --port 5000`.
 
 moto handles the requests of several threads at once without shutting them out from each other (a transaction that fails
 takes back what others have written meanwhile), where AWS's single calls are atomic. So one is handled after another.

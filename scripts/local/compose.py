@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = "docker-compose.local.yml"
+NETWORK = "llamabda-local"
 SECONDS = 180  # from a started container to a healthy one
 
 
@@ -56,7 +57,11 @@ class Compose:
             raise StackError(f"the image of {service} cannot be built")
 
     def down(self, *, data: bool) -> None:
-        """Ends and removes all. `data`: their volumes, too."""
+        """Ends and removes all, functions that joined the network too. `data`: their volumes as well."""
+        joined = ["docker", "ps", "--all", "--quiet", "--filter", f"network={NETWORK}"]
+        containers = subprocess.run(joined, capture_output=True, text=True, check=False).stdout.split()
+        if containers:
+            subprocess.run(["docker", "rm", "--force", *containers], capture_output=True, check=False)
         self._run("down", "--remove-orphans", *(["--volumes"] if data else []))
 
     def _run(self, *arguments: str) -> int:

@@ -14,8 +14,8 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from local.account import CREDENTIALS
-from local.compose import ROOT, StackError
+from scripts.local.account import CREDENTIALS
+from scripts.local.compose import ROOT, StackError
 
 VENV = ROOT / ".venv-sam"
 LOCK = ROOT / "locks" / "sam.txt"

@@ -19,11 +19,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `local` is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # scripts are not installed
 
-from local import account, sam
-from local.compose import ROOT, Compose, StackError
-from local.pump import Pump
+from scripts.local import account, sam
+from scripts.local.compose import ROOT, Compose, StackError
+from scripts.local.pump import Pump
 
 FUNCTIONS = ("AuthFunction", "IngestFunction", "AskFunction")
 
@@ -137,7 +137,8 @@ def main() -> int:
     parser.add_argument("--lambda-port", type=int, default=int(os.environ.get("LAMBDA_PORT") or 3001))
     parser.add_argument("--aws-port", type=int, default=int(os.environ.get("AWS_PORT") or 5005))
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupted)
+    for one in (signal.SIGINT, signal.SIGTERM):  # in the background of a shell the first is switched off
+        signal.signal(one, _interrupted)
     try:
         return (_run if given.command == "run" else _test)(given)
     except StackError as exc:

@@ -137,7 +137,15 @@ def test_problems_are_text_and_not_base64(home, function, made, expected):
 
 @pytest.mark.parametrize(
     ("age_ms", "remaining_ms", "expected"),
-    [(0, 60_000, 25.0), (5_000, 60_000, 20.0), (0, 12_000, 10.0), (60_000, 60_000, 0.0), (0, 500, 0.0)],
+    [
+        (0, 60_000, 25.0),
+        (5_000, 60_000, 20.0),
+        (0, 12_000, 10.0),
+        (29_000, 60_000, 0.0),
+        (0, 500, 0.0),
+        (-5_000, 60_000, 25.0),
+        (60_000, 60_000, 25.0),  # it would have been given up: that clock is not ours
+    ],
 )
 def test_the_deadline_is_the_gateways_or_the_functions_whichever_is_first(
     token, monkeypatch, age_ms, remaining_ms, expected

@@ -28,6 +28,7 @@ from llamabda.settings import settings
 from llamabda.types import Deadline, Principal
 
 MAX_TOKEN_CHARS = 8_192
+GATEWAY_SECONDS = 30.0  # after which an HTTP API has given up on a request
 REPLY_SECONDS = 2.0  # of a function's remaining time, kept for sending the reply
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
@@ -163,7 +164,10 @@ async def deadline(request: Request) -> Deadline:
     event: Mapping[str, Any] = request.scope.get("aws.event") or {}
     epoch = event.get("requestContext", {}).get("timeEpoch")  # milliseconds
     if epoch is not None:
-        seconds = min(seconds, epoch / 1000 + seconds - time.time())
+        age = time.time() - epoch / 1000
+        # older than the gateway waits: its clock is not ours (`sam local` counts in seconds), and says nothing
+        if age <= GATEWAY_SECONDS:
+            seconds -= max(0.0, age)
     context = request.scope.get("aws.context")
     if context is not None:
         seconds = min(seconds, context.get_remaining_time_in_millis() / 1000 - REPLY_SECONDS)

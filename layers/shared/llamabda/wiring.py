@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Generator,
         Indexes,
         LanguageDetector,
+        Metrics,
         Queue,
         Reranker,
         SessionStore,
@@ -399,10 +400,20 @@ def deliveries() -> Deliveries:
 
 
 @Once
-def metrics() -> PrometheusMetrics:
+def prometheus() -> PrometheusMetrics:
     from llamabda.adapters.prometheus import PrometheusMetrics
 
     return PrometheusMetrics(_gauges)
+
+
+@Once
+def metrics() -> Metrics:
+    """Nobody comes to a function for its numbers: there the log of each request has them."""
+    if wiring_aws.on_lambda():
+        from llamabda.adapters.no_metrics import NoMetrics
+
+        return NoMetrics()
+    return prometheus()
 
 
 def _gauges() -> Mapping[str, Mapping[str, int]]:
