@@ -383,6 +383,27 @@ def test_much_garbage_comes_in_parts(table, monkeypatch):
     dynamodb_table.check(table.client)
 
 
+def test_a_page_ends_before_too_much_was_looked_at(table, monkeypatch):
+    monkeypatch.setattr(catalog_module, "LIST_QUERIES", 1)
+    monkeypatch.setattr(catalog_module, "LONGEST_PAGE", 2)
+    for n in range(5):
+        table.commit(f"d{n}")
+    table.catalog.fail(table.begin("x"), "no")
+    table.catalog.delete("t", "d4")
+    seen, cursor, pages = [], None, 0
+    while pages == 0 or cursor is not None:
+        page = table.catalog.list("t", state="failed", cursor=cursor)
+        assert page.counts == {"ready": 4, "failed": 1}
+        assert len(page.documents) <= 1
+        seen += [document.id for document in page.documents]
+        cursor, pages = page.next_cursor, pages + 1
+    assert seen == ["x"]
+    assert pages > 2
+    table.asked.clear()
+    assert table.catalog.list("t", state="queued").documents == ()
+    assert table.asked == ["Query"]  # the counts say that there are none
+
+
 # -- methods of several transactions that are stopped in between
 
 

@@ -14,11 +14,16 @@ from llamabda.adapters.sqlite.database import Database
 from llamabda.errors import InvalidInput
 from llamabda.ports import Catalog
 from llamabda.types import GenerationKey
-from tests.aws import CATALOG
+from tests.aws import CATALOG, Aws
+
+
+def _dynamodb(aws: Aws) -> Catalog:
+    return DynamoCatalog(aws.client("dynamodb"), CATALOG, patience=60)  # many threads write one document
+
 
 MAKERS: dict[str, Callable[[pytest.FixtureRequest], Catalog]] = {
     "sqlite": lambda request: SqliteCatalog(Database(request.getfixturevalue("tmp_path") / "catalog.db")),
-    "dynamodb": lambda request: DynamoCatalog(request.getfixturevalue("aws").client("dynamodb"), CATALOG),
+    "dynamodb": lambda request: _dynamodb(request.getfixturevalue("aws")),
 }
 
 
@@ -132,6 +137,17 @@ def test_a_delete_wins_over_an_ingestion_that_began_before_it(catalog):
     assert catalog.get("t", "d") is None
 
 
+def test_what_was_deleted_stays_so_whatever_becomes_of_its_ingestion(catalog):
+    keys = [begin(catalog, doc_id) for doc_id in "abc"]
+    for doc_id in "abc":
+        assert catalog.delete("t", doc_id)
+    catalog.fail(keys[0], "no")
+    catalog.requeue(keys[1], "later")
+    assert catalog.start(keys[2]) is None
+    assert [catalog.get("t", doc_id) for doc_id in "abc"] == [None] * 3
+    assert catalog.list("t").counts == {}
+
+
 def test_deleting_what_was_never_there_says_so(catalog):
     assert not catalog.delete("t", "nothing")
 
@@ -224,6 +240,25 @@ def test_a_listing_has_pages_counts_and_states(catalog):
     assert sorted(seen) == sorted(["x", *(f"é{number}" for number in range(7))])
     assert pages == 3
     assert [d.id for d in catalog.list("t", state="failed").documents] == ["x"]
+
+
+def test_ids_may_be_longer_than_any_key(catalog):
+    # an object's key has up to 1,024 bytes, and "s3:" before it
+    long = ["s3:" + "é" * 510 + last for last in "abc"]
+    ids = ["a", *long, "z"]
+    for doc_id in ids:
+        commit(catalog, begin(catalog, doc_id))
+    seen, cursor = [], None
+    for _ in ids:
+        page = catalog.list("t", limit=1, cursor=cursor)
+        seen += [document.id for document in page.documents]
+        cursor = page.next_cursor
+    assert cursor is None
+    assert (seen[0], set(seen[1:4]), seen[4]) == ("a", set(long), "z")
+    assert catalog.live([("t", doc_id) for doc_id in ids]) == {("t", doc_id): 1 for doc_id in ids}
+    assert catalog.delete("t", long[1])
+    assert [live(catalog, doc_id) for doc_id in long] == [1, None, 1]
+    assert everything(catalog) == {GenerationKey("t", long[1], 1)}
 
 
 @pytest.mark.parametrize("cursor", ["%%%", "é", "abc", "\x00", "gIA"])

@@ -33,7 +33,7 @@ def _sqlite(folder: Path) -> Both:
 
 def _dynamodb(aws: Aws) -> Both:
     client = aws.client("dynamodb")
-    return DynamoCatalog(client, CATALOG), DynamoEmbeddings(client, CATALOG)
+    return DynamoCatalog(client, CATALOG, patience=60), DynamoEmbeddings(client, CATALOG, patience=60)
 
 
 MAKERS: dict[str, Callable[[pytest.FixtureRequest], Both]] = {
@@ -300,6 +300,47 @@ def test_in_another_place_no_document_has_vectors(stores, old):
 
 def test_without_documents_there_is_nothing_to_be_moved(stores, old):
     assert not stores[1].moved("elsewhere")
+
+
+def test_where_only_replaced_and_deleted_versions_were_nothing_is_to_be_moved(stores, old):
+    catalog, embeddings = stores
+    commit(catalog, "a", old)
+    commit(catalog, "a", "")
+    commit(catalog, "b", old)
+    catalog.delete("t", "b")
+    assert not embeddings.moved("elsewhere")
+
+
+def test_only_builds_that_may_be_searched_have_documents(stores, old):
+    catalog, embeddings = stores
+    key = commit(catalog, "d", old)
+    given_up = embeddings.begin(NEW).name
+    assert discarded(embeddings) == [given_up]
+    for build in (given_up, "never-begun"):
+        embeddings.made([key], build)
+        assert embeddings.left(build) == 1
+        assert embeddings.unmade(build, limit=9) == [key]
+        assert not catalog.unchanged(begin(catalog, "d"), key.generation, build=build)
+
+
+def test_of_several_builds_of_a_model_the_newest_is_gone_on_with(stores, old):
+    catalog, embeddings = stores
+    key = commit(catalog, "d", old)
+    second = embeddings.begin(OLD, anew=True).name
+    embeddings.made([key], second)
+    assert embeddings.adopt(second)
+    moved(embeddings, NEW)
+    assert embeddings.begin(OLD).name == second
+    third = embeddings.begin(OLD, anew=True).name
+    assert third == second  # it is being made
+    assert discarded(embeddings, unfinished=60) == [old]
+
+
+def test_what_readers_left_lately_is_kept_however_long_it_was_live(stores, old):
+    _, embeddings = stores
+    settled = datetime.now(UTC)
+    moved(embeddings, NEW)
+    assert list(embeddings.discard(retired_before=settled, unfinished_before=settled)) == []
 
 
 def test_a_build_can_be_made_anew_for_the_same_model(stores, old):

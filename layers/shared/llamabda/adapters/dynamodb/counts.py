@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from llamabda.adapters.dynamodb import layout
 from llamabda.adapters.dynamodb.head import Head
 from llamabda.adapters.dynamodb.items import Record
-from llamabda.adapters.dynamodb.records import Action, Item, Key, Records, Values, number
+from llamabda.adapters.dynamodb.records import Action, Item, Key, Records, Values, number, text
 from llamabda.types import DocState
 
 STATES: tuple[DocState, ...] = ("queued", "processing", "ready", "failed")
-DOCUMENTS, _MADE = "documents", "made:"
+_DOCUMENTS, _MADE = "documents", "made:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Counts:
 def states(records: Records, tenant: str) -> dict[str, int]:
     """How many documents of the tenant are in which state; those without any are left out."""
     total: Counter[str] = Counter()
-    for page in records.query("#pk = :pk", {":pk": {"S": layout.states(tenant, 0).pk}}):
+    for page in records.query("#pk = :pk", {":pk": text(layout.states(tenant, 0).pk)}):
         for item in page.items:
             total.update({state: int(item[state]["N"]) for state in STATES if state in item})
     return {state: total[state] for state in STATES if total[state]}
@@ -57,7 +57,7 @@ def count_vectors(records: Records, head: Head, shard: int, changes: Sequence[tu
     for before, after in changes:
         for record, one in ((before, -1), (after, 1)):
             if record is not None and record.live is not None:
-                counted[DOCUMENTS] += one
+                counted[_DOCUMENTS] += one
                 counted.update({made(mark): one for mark in record.marks & head.marks})
     condition, values = _same_turn(head)
     added = _added(records, layout.vectors(shard), counted, condition=condition, values=values)
@@ -125,5 +125,5 @@ def _added(
 
 def _counts(item: Item | None) -> Counts:
     counted = {name: int(value["N"]) for name, value in (item or {}).items() if name.startswith(_MADE)}
-    documents = 0 if item is None or DOCUMENTS not in item else int(item[DOCUMENTS]["N"])
+    documents = 0 if item is None or _DOCUMENTS not in item else int(item[_DOCUMENTS]["N"])
     return Counts(documents, {name.removeprefix(_MADE): count for name, count in counted.items()})

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from llamabda.adapters.dynamodb import counts, layout
 from llamabda.adapters.dynamodb.head import Head, head
 from llamabda.adapters.dynamodb.items import Record, Version, generation_key, record, version
-from llamabda.adapters.dynamodb.records import Action, Records, text
+from llamabda.adapters.dynamodb.records import Action, Item, Records, text
 from llamabda.succession import INTERRUPTED, QUEUED
 from llamabda.types import GenerationKey
 
@@ -34,21 +35,13 @@ class Documents:
         return head(found.pop(layout.HEAD, None)), [record(item) for item in found.values()]
 
     def read(self, key: GenerationKey) -> tuple[Record | None, Version | None]:
-        document, generation = layout.document(key.tenant, key.doc_id), layout.generation(key)
-        found = self._records.get_many([document, generation])
-        return (
-            record(found[document]) if document in found else None,
-            version(found[generation]) if generation in found else None,
-        )
+        keys = layout.document(key.tenant, key.doc_id), layout.generation(key)
+        return _parsed(*map(self._records.get_many(keys).get, keys))
 
     def read_all(self, key: GenerationKey) -> tuple[Head, Record | None, Version | None]:
-        document, generation = layout.document(key.tenant, key.doc_id), layout.generation(key)
-        found = self._records.get_many([layout.HEAD, document, generation])
-        return (
-            head(found.get(layout.HEAD)),
-            record(found[document]) if document in found else None,
-            version(found[generation]) if generation in found else None,
-        )
+        keys = layout.HEAD, layout.document(key.tenant, key.doc_id), layout.generation(key)
+        first, *others = map(self._records.get_many(keys).get, keys)
+        return head(first), *_parsed(*others)
 
     def pending(self, key: GenerationKey) -> tuple[Record | None, Version | None]:
         """No version where it is not to be made any more."""
@@ -128,11 +121,15 @@ class Documents:
         """Generations that their document says are dead."""
         for at in range(0, len(versions), BURIED):
             actions = [self._records.put_action(one.item) for one in versions[at : at + BURIED]]
-            self._records.retried(lambda actions=actions: self._records.write(actions))  # type: ignore[misc]
+            self._records.retried(partial(self._records.write, actions))
 
     def _put(self, before: Record | None, after: Record) -> Action:
         known = 0 if before is None else before.version
         return self._records.put_action(replace(after, version=known + 1).item, *counts.unchanged(known))
+
+
+def _parsed(document: Item | None, generation: Item | None) -> tuple[Record | None, Version | None]:
+    return None if document is None else record(document), None if generation is None else version(generation)
 
 
 def _abandoned(document: Record, made: Version, abandoned_before: datetime, now: datetime) -> bool:

@@ -33,7 +33,7 @@ LONGEST_PAGE = 1_000  # items; the API ends it at 1 MB, too
 THREADS = 8
 PATIENCE = 15.0  # seconds; a reply is due after 25
 FIRST_PAUSE = 0.01  # seconds; a pause is drawn below a bound, which is doubled each time
-LONGEST_PAUSE = 0.5
+LONGEST_PAUSE = 0.25
 
 _THROTTLED = (
     "ProvisionedThroughputExceeded",
