@@ -8,7 +8,7 @@ EXPORT := $(BIN)/uv export --quiet --frozen --format requirements-txt --no-emit-
 	--no-emit-package llama-cpp-python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve opensearch local e2e test lint types bench lock clean
+.PHONY: help setup demo serve opensearch local invoke e2e test lint types bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ local: ## the bundle in containers: functions, OpenSearch and what stands in for
 e2e: ## the same, asked and fed from outside, then taken down
 	@$(BOOTSTRAP) dev
 	@$(BIN)/python scripts/local/stack.py test $(ARGS)
+
+invoke: ## one event to its function: make invoke EVENT=events/created.json (while `make local` runs)
+	@$(BIN)/python scripts/local/stack.py invoke $(EVENT)
 
 test: ## all tests
 	@$(BOOTSTRAP) dev

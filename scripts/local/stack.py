@@ -7,6 +7,7 @@ containers and feeds them from the queue. Ctrl-C takes everything down.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # scripts are not installed
 
@@ -125,14 +129,41 @@ def _test(given: argparse.Namespace) -> int:
         return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
+def _invoke(given: argparse.Namespace) -> int:
+    """Gives one event to its function."""
+    if len(given.arguments) != 1:
+        raise StackError("say which event: make invoke EVENT=events/created.json")
+    try:
+        event = json.loads(Path(given.arguments[0]).read_text("utf-8"))
+    except (OSError, ValueError) as exc:
+        raise StackError(f"{given.arguments[0]} is no event: {exc}") from exc
+    functions = account.client("lambda", f"http://127.0.0.1:{given.lambda_port}")
+    try:
+        reply = functions.invoke(FunctionName=function_of(event), Payload=json.dumps(event))
+    except (BotoCoreError, ClientError) as exc:
+        raise StackError(
+            f"the functions do not answer at port {given.lambda_port}: run `make local` first ({exc})"
+        ) from exc
+    say(json.dumps(json.loads(reply["Payload"].read() or b"null"), indent=2, ensure_ascii=False))
+    return 1 if reply.get("FunctionError") else 0
+
+
+def function_of(event: dict[str, Any]) -> str:
+    """The one that an event is for, by its template name."""
+    path = event.get("rawPath")
+    if path is None or path.startswith(("/training", "/documents", "/chunks", "/source")):
+        return "IngestFunction"
+    return "AskFunction" if path.startswith(("/ask", "/search", "/health/ready")) else "AuthFunction"
+
+
 def _interrupted(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=("run", "test"))
-    parser.add_argument("arguments", nargs="*", help="of `test`: for pytest")
+    parser.add_argument("command", choices=("run", "test", "invoke"))
+    parser.add_argument("arguments", nargs="*", help="of `test`: for pytest; of `invoke`: the event's file")
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or 3000))
     parser.add_argument("--lambda-port", type=int, default=int(os.environ.get("LAMBDA_PORT") or 3001))
     parser.add_argument("--aws-port", type=int, default=int(os.environ.get("AWS_PORT") or 5005))
@@ -140,7 +171,7 @@ def main() -> int:
     for one in (signal.SIGINT, signal.SIGTERM):  # in the background of a shell the first is switched off
         signal.signal(one, _interrupted)
     try:
-        return (_run if given.command == "run" else _test)(given)
+        return {"run": _run, "test": _test, "invoke": _invoke}[given.command](given)
     except StackError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

@@ -1,0 +1,157 @@
+"""The pump does what Lambda's event source mapping does: moto's queues, and a function that is played over HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import boto3
+import pytest
+
+from scripts.local.pump import CONSTANT, Pump
+from scripts.local.stack import function_of
+from tests.aws import REGION
+
+
+class Function:
+    """Answers invocations with what `reply` makes of the event; keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.events: list[dict] = []
+        self.reply: Callable[[dict], object] = lambda event: {"batchItemFailures": []}
+        self.error = False
+
+    def bodies(self) -> list[str]:
+        return [record["body"] for event in self.events for record in event["Records"]]
+
+
+@pytest.fixture
+def function() -> Iterator[Function]:
+    played = Function()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            played.events.append(event)
+            body = json.dumps(played.reply(event)).encode()
+            self.send_response(200)
+            if played.error:
+                self.send_header("X-Amz-Function-Error", "Unhandled")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    played.address = f"http://127.0.0.1:{server.server_port}"
+    yield played
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def queue(aws):
+    client = aws.client("sqs")
+    return client, client.create_queue(QueueName="work")["QueueUrl"]
+
+
+@pytest.fixture
+def pump(queue, function) -> Pump:
+    functions = boto3.client(
+        "lambda",
+        endpoint_url=function.address,
+        region_name=REGION,
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+    )
+    return Pump(*queue, functions, "IngestFunction", say=lambda line: None)
+
+
+def send(queue, *bodies: str) -> None:
+    client, url = queue
+    for body in bodies:
+        client.send_message(QueueUrl=url, MessageBody=body)
+
+
+def hidden_and_waiting(queue) -> tuple[int, int]:
+    client, url = queue
+    names = ["ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessages"]
+    found = client.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    return int(found[names[0]]), int(found[names[1]])
+
+
+def test_what_is_done_is_gone(queue, pump, function):
+    send(queue, "one", "two")
+    while pump.once():
+        pass
+    assert sorted(function.bodies()) == ["one", "two"]
+    assert hidden_and_waiting(queue) == (0, 0)
+    record = function.events[0]["Records"][0]
+    assert record["eventSource"] == "aws:sqs"
+    assert record["attributes"]["ApproximateReceiveCount"] == "1"
+
+
+def test_what_the_function_names_as_failed_comes_again(queue, pump, function):
+    function.reply = lambda event: {
+        "batchItemFailures": [{"itemIdentifier": one["messageId"]} for one in event["Records"] if one["body"] == "bad"]
+    }
+    send(queue, "good", "bad")
+    while pump.once():
+        pass
+    assert hidden_and_waiting(queue) == (1, 0)
+
+
+@pytest.mark.parametrize("reply", [{"errorMessage": "no memory left"}, None, []])
+def test_when_the_function_fails_all_come_again(queue, pump, function, reply):
+    function.reply = lambda event: reply
+    function.error = isinstance(reply, dict)
+    send(queue, "one", "two")
+    while pump.once():
+        pass
+    assert hidden_and_waiting(queue) == (2, 0)
+
+
+def test_motos_constant_sequencer_grows_and_is_the_same_for_a_message_that_comes_again(queue, pump, function):
+    client, url = queue
+    client.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "0"})
+    function.reply = lambda event: {"batchItemFailures": [{"itemIdentifier": r["messageId"]} for r in event["Records"]]}
+    body = json.dumps({"key": "a", "sequencer": CONSTANT})
+    send(queue, body)
+    pump.once()
+    pump.once()
+    first, again = (json.loads(one) for one in function.bodies())
+    assert first == again
+    assert first["key"] == "a"
+    assert first["sequencer"] != CONSTANT
+    function.events.clear()
+    function.reply = lambda event: {"batchItemFailures": []}
+    pump.once()
+    function.events.clear()
+    send(queue, body, "untouched")
+    while pump.once():
+        pass
+    later = next(json.loads(one) for one in function.bodies() if one != "untouched")
+    assert later["sequencer"] > first["sequencer"]
+    assert len(later["sequencer"]) == len(first["sequencer"])
+    assert "untouched" in function.bodies()
+
+
+@pytest.mark.parametrize(
+    ("event", "name"),
+    [
+        ({"Records": []}, "IngestFunction"),
+        ({"rawPath": "/documents/a"}, "IngestFunction"),
+        ({"rawPath": "/health"}, "AuthFunction"),
+        ({"rawPath": "/health/ready"}, "AskFunction"),
+        ({"rawPath": "/search"}, "AskFunction"),
+    ],
+)
+def test_an_event_goes_to_its_function(event, name):
+    assert function_of(event) == name
