@@ -21,7 +21,7 @@ VENV = ROOT / ".venv-sam"
 LOCK = ROOT / "locks" / "sam.txt"
 STAMP = VENV / "llamabda-stamp"
 READY_SECONDS = 600  # for containers to start; models are in the images
-QUIET = {"SAM_CLI_TELEMETRY": "0", "DOCKER_BUILDKIT": os.environ.get("DOCKER_BUILDKIT", "0")}
+QUIET = {"SAM_CLI_TELEMETRY": "0"}
 
 
 def install() -> None:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,16 +27,24 @@ from botocore.exceptions import BotoCoreError, ClientError
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # scripts are not installed
 
 from scripts.local import account, sam
-from scripts.local.compose import ROOT, Compose, StackError
+from scripts.local.compose import NETWORK, ROOT, Compose, StackError
 from scripts.local.pump import Pump
 
 FUNCTIONS = ("AuthFunction", "IngestFunction", "AskFunction")
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The stack, and the servers of its functions."""
+
+    account: account.Account
+    servers: tuple[sam.Local, ...]
+
+
 @contextmanager
-def stack(port: int, lambda_port: int, aws_port: int, **settings: str) -> Iterator[account.Account]:
+def stack(port: int, lambda_port: int, aws_port: int, **settings: str) -> Iterator[Running]:
     """Everything, until the block ends. `settings`: of the functions, beside those that the account gives."""
-    compose = Compose.find()
+    compose = Compose.find(NETWORK)
     sam.install()
     _share_wheel()
     say("building the images of the functions (the first time: llama.cpp is compiled, some minutes)")
@@ -56,24 +65,13 @@ def stack(port: int, lambda_port: int, aws_port: int, **settings: str) -> Iterat
         ends.callback(api.stop)
         functions = sam.Local("start-lambda", lambda_port, variables, folder / "lambda.log")
         ends.callback(functions.stop)
-        try:
-            api.wait()
-            functions.wait()
-            pump = Pump(
-                made.client("sqs"),
-                made.queue("WorkQueue"),
-                account.client("lambda", functions.address),
-                "IngestFunction",
-                say,
-            )
-            pump.start()
-            ends.callback(pump.stop)
-            yield made
-        except BaseException:
-            if os.environ.get("LLAMABDA_LOGS"):
-                for one in (folder / "api.log", folder / "lambda.log"):
-                    shutil.copy(one, os.environ["LLAMABDA_LOGS"])
-            raise
+        api.wait()
+        functions.wait()
+        called = account.client("lambda", functions.address)
+        pump = Pump(made.client("sqs"), made.queue("WorkQueue"), called, "IngestFunction", say)
+        pump.start()
+        ends.callback(pump.stop)
+        yield Running(made, (api, functions))
 
 
 def say(line: str) -> None:
@@ -95,8 +93,8 @@ def _share_wheel() -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
-    with stack(given.port, given.lambda_port, given.aws_port) as made:
-        address = f"http://127.0.0.1:{given.port}"
+    with stack(given.port, given.lambda_port, given.aws_port) as running:
+        made, address = running.account, f"http://127.0.0.1:{given.port}"
         say(f"""
 Llamabda answers at {address}
 
@@ -119,14 +117,17 @@ Ctrl-C ends everything.""")
 
 
 def _test(given: argparse.Namespace) -> int:
-    with stack(given.port, given.lambda_port, given.aws_port) as made:
+    with stack(given.port, given.lambda_port, given.aws_port) as running:
         environment = {
             **os.environ,
             "LLAMABDA_E2E": f"http://127.0.0.1:{given.port}",
-            "LLAMABDA_E2E_AWS": made.endpoint,
+            "LLAMABDA_E2E_AWS": running.account.endpoint,
         }
         command = [sys.executable, "-m", "pytest", "-q", "tests/e2e", *given.arguments]
-        return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        for server in running.servers if code else ():
+            say(f"the last lines of `sam local {server.kind}`:\n{server.told(100)}")
+        return code
 
 
 def _invoke(given: argparse.Namespace) -> int:

@@ -1,0 +1,183 @@
+"""The functions over AWS alone, as on Lambda: accounts, documents, texts and work in it, the index embedded for once."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from llamabda import issuer, on_lambda
+from llamabda.adapters.kms import KmsSigner
+from llamabda.errors import ConfigurationError
+from llamabda.settings import settings
+from tests.aws import CATALOG, REGION, TEXTS, USERS, Aws
+from tests.http.conftest import HARBOUR, PASSWORD
+from tests.http.test_lambda import Context, event
+
+ISSUER, DOCUMENTS, ISSUED = "https://issuer.test", "documents-of-the-tests", "issuer-of-the-tests"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The functions and what stands around them."""
+
+    aws: Aws
+    queue: str
+    failed: str
+
+    def http(self, function: str, made: dict) -> tuple[int, dict]:
+        reply = self.handler(function)(made, Context(30_000))
+        return reply["statusCode"], json.loads(reply["body"]) if reply["body"] else {}
+
+    def deliver(self, *bodies: str, seconds: int = 300) -> dict:
+        """What is in the queue, and `bodies` beside it, given to the function that works on it."""
+        client = self.aws.client("sqs")
+        batch = [{"MessageId": f"m{at}", "Body": body, "Attributes": {}} for at, body in enumerate(bodies)]
+        while messages := client.receive_message(QueueUrl=self.queue, AttributeNames=["All"]).get("Messages"):
+            batch += messages
+        records = [
+            {"eventSource": "aws:sqs", "messageId": m["MessageId"], "body": m["Body"], "attributes": m["Attributes"]}
+            for m in batch
+        ]
+        return self.handler("ingest")({"Records": records}, Context(seconds * 1000))
+
+    @staticmethod
+    def handler(function: str) -> Callable[[dict, Context], dict]:
+        return importlib.import_module(f"llamabda_functions.{function}.app").handler
+
+
+@pytest.fixture(autouse=True)
+def _loop():
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+@pytest.fixture
+def bundle(home, aws, monkeypatch) -> Bundle:
+    key = aws.client("kms").create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
+    buckets = aws.client("s3")
+    for name in (DOCUMENTS, ISSUED):
+        buckets.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    for path, content in issuer.documents(ISSUER, KmsSigner(aws.client("kms"), (key,)).public_jwks()).items():
+        buckets.put_object(Bucket=ISSUED, Key=path, Body=content)
+    queues = aws.client("sqs")
+    queue, failed = (queues.create_queue(QueueName=name)["QueueUrl"] for name in ("work", "failed"))
+    given = {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": REGION,
+        "AWS_ENDPOINT_URL": aws.endpoint,
+        "USERS_TABLE": USERS,
+        "CATALOG_TABLE": CATALOG,
+        "TEXT_BUCKET": TEXTS,
+        "BUCKET": DOCUMENTS,
+        "QUEUE_URL": queue,
+        "DEAD_LETTER_URL": failed,
+        "KMS_KEY_ID": key,
+        "JWKS_URL": f"s3://{ISSUED}/{issuer.JWKS_PATH}",
+        "TOKEN_ISSUER": ISSUER,
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    return Bundle(aws, queue, failed)
+
+
+@pytest.fixture
+def token(bundle) -> str:
+    credentials = {"username": "alice", "password": PASSWORD}
+    assert bundle.http("auth", event("POST", "/auth/register", credentials))[0] == 201
+    return bundle.http("auth", event("POST", "/auth/login", credentials))[1]["access_token"]
+
+
+def created(key: str, sequencer: str = "01") -> str:
+    detail = {"bucket": {"name": DOCUMENTS}, "object": {"key": key, "sequencer": sequencer}}
+    return json.dumps({"source": "aws.s3", "detail-type": "Object Created", "detail": detail})
+
+
+def ask(bundle: Bundle, token: str, question: str) -> dict:
+    asked = event("POST", "/ask/question", {"question": question, "mode": "extractive"}, token=token)
+    status, reply = bundle.http("ask", asked)
+    assert status == 200
+    return reply
+
+
+def test_a_trained_text_is_answered_and_its_message_finds_it_made(bundle, token):
+    train = event("POST", "/training/train", {"docs": [{"id": "harbour", "text": HARBOUR}]}, token=token)
+    assert bundle.http("ingest", train)[0] == 200
+    assert "eight" in ask(bundle, token, "When does the harbour office open?")["answer"]
+    work = json.dumps({"llamabda": "work", "tenant": "shared", "id": "unknown", "generation": 1})
+    assert bundle.deliver(work) == {"batchItemFailures": []}
+
+
+def test_an_object_is_answered_through_its_event(bundle, token):
+    bundle.aws.client("s3").put_object(Bucket=DOCUMENTS, Key="harbour.txt", Body=HARBOUR)
+    assert bundle.deliver(created("harbour.txt")) == {"batchItemFailures": []}
+    reply = ask(bundle, token, "When does the harbour office open?")
+    assert reply["citations"][0]["doc_id"] == "s3:harbour.txt"
+
+
+def test_what_train_had_no_time_for_comes_through_the_queue(bundle, token):
+    train = event("POST", "/training/train", {"docs": [{"id": "harbour", "text": HARBOUR}]}, token=token)
+    train["requestContext"]["timeEpoch"] -= 27_000  # the gateway waits for no more than three seconds
+    status, reply = bundle.http("ingest", train)
+    assert (status, reply["documents"][0]["state"]) == (202, "queued")
+    assert bundle.deliver() == {"batchItemFailures": []}
+    assert "eight" in ask(bundle, token, "When does the harbour office open?")["answer"]
+
+
+def test_a_broken_file_is_put_aside_with_the_reason(bundle):
+    bundle.aws.client("s3").put_object(Bucket=DOCUMENTS, Key="broken.pdf", Body=b"%PDF-1.7 and nothing")
+    assert bundle.deliver(created("broken.pdf"), "nonsense") == {"batchItemFailures": []}
+    reply = bundle.aws.client("sqs").receive_message(
+        QueueUrl=bundle.failed, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+    )
+    reasons = {one["Body"]: one["MessageAttributes"]["reason"]["StringValue"] for one in reply["Messages"]}
+    assert "'broken.pdf' cannot be read" in reasons[created("broken.pdf")]
+    assert reasons["nonsense"] == "the message is not JSON"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {},
+        {"Records": []},
+        {"Records": [{"eventSource": "aws:s3"}]},
+        {"Records": [{"eventSource": "aws:sqs"}, {"eventSource": "aws:sns"}]},
+        {"version": "1.0", "requestContext": {"http": {}}},
+        {"version": "2.0", "requestContext": {}},
+        {"source": "aws.s3"},
+    ],
+)
+def test_what_is_neither_a_request_nor_a_batch_is_refused(bundle, made):
+    with pytest.raises(ValueError, match="neither an HTTP request nor a batch"):
+        bundle.handler("ingest")(made, Context(30_000))
+
+
+@pytest.mark.parametrize("function", on_lambda.NEEDED)
+def test_a_function_that_lacks_a_setting_names_it_when_it_begins(bundle, monkeypatch, function):
+    for name in on_lambda.NEEDED[function]:
+        monkeypatch.delenv(name, raising=False)
+    settings.cache_clear()
+    with pytest.raises(ConfigurationError) as caught:
+        on_lambda.begin(function)
+    assert all(name in caught.value.message for name in on_lambda.NEEDED[function])
+
+
+def test_the_images_begin_with_what_makes_the_function_ready(bundle, monkeypatch):
+    begun = []
+    monkeypatch.setattr(on_lambda, "begin", begun.append)
+    for function in on_lambda.NEEDED:
+        sys.modules.pop(f"llamabda_functions.{function}.entry", None)
+        entry = importlib.import_module(f"llamabda_functions.{function}.entry")
+        assert entry.handler is bundle.handler(function)
+    assert begun == list(on_lambda.NEEDED)
