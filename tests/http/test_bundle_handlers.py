@@ -1,4 +1,4 @@
-"""The functions over AWS alone, as on Lambda: accounts, documents, texts and work in it, the index embedded for once."""
+"""The functions over AWS alone, as on Lambda: accounts, documents, texts and work; the index is embedded for once."""
 
 from __future__ import annotations
 
