@@ -50,7 +50,7 @@ EMBEDDINGS = [
     Embedding("two", EmbeddingModel("a/two", "onnx")),
 ]
 SEQUENCERS = [None, None, None, "1", "2", "20", "3"]
-BUILDS = ["live", "live", "live", -1, -1, -2, 0, None]  # of those that there are, and none
+BUILDS = ["live", "live", "live", "live", "live", -1, -1, -2, 0, None]  # of those that there are, and none
 TABLE = template.table(template.read(), "CatalogTable")
 NOW, SECONDS, HOUR, FORTNIGHT = timedelta(0), timedelta(seconds=5), timedelta(hours=1), timedelta(days=16)
 Named = int | str | None
@@ -292,7 +292,7 @@ class Builds(Both):
     does: ClassVar = {
         "begin": 2,
         "commit": 2,
-        "train": 5,
+        "train": 7,
         "unchanged": 2,
         "delete": 2,
         "settle": 2,
@@ -300,10 +300,10 @@ class Builds(Both):
         "make": 6,
         "made": 2,
         "adopt": 4,
-        "lost": 1,
-        "moved": 1,
-        "discard": 2,
-        "dropped": 1,
+        "lost": 4,
+        "moved": 2,
+        "discard": 3,
+        "dropped": 2,
     }
 
     def settle(self) -> None:
