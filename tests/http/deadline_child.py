@@ -19,7 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count as counted
 from itertools import cycle
+from typing import ClassVar
 
 from llamabda_functions.ask import app as ask_app
 from llamabda_functions.ingest import app as ingest_app
@@ -113,7 +115,7 @@ class Cluster(BaseHTTPRequestHandler):
     """As much of OpenSearch as it takes to make indexes and to write into them."""
 
     protocol_version = "HTTP/1.1"
-    made: dict[str, dict] = {}
+    made: ClassVar[dict[str, dict]] = {}
 
     def log_message(self, *args: object) -> None:
         pass
@@ -218,6 +220,7 @@ class Pulse:
 
 
 PULSE = Pulse()
+DAYS = counted(1)
 
 
 def call(function: str, made: dict) -> dict:
@@ -288,7 +291,7 @@ def others(sent: str) -> list[tuple[str, dict]]:
 
 def routes(sent: str) -> list[tuple[str, dict]]:
     """Every HTTP route of `ingest`."""
-    doc = {"id": "tide", "text": "The tide is high at noon."}
+    doc = {"id": "tide", "text": f"The tide is {next(DAYS)} feet high at noon."}
     return [
         ("ingest", event("POST", "/training/train", {"docs": [doc]}, token=sent)),
         ("ingest", event("GET", "/documents", token=sent)),
@@ -311,8 +314,8 @@ def part(asked: Asked) -> str:
     """Which part of the account a request is for."""
     if asked.operation.startswith("SendMessage"):
         return "queue"
-    for part, table in (("users", os.environ["USERS_TABLE"]), ("catalog", os.environ["CATALOG_TABLE"])):
-        if table.encode() in asked.body:
+    for part, table in (("users", os.environ.get("USERS_TABLE")), ("catalog", os.environ["CATALOG_TABLE"])):
+        if table and table.encode() in asked.body:
             return part
     return "keys" if "jwks" in asked.path else "texts"
 

@@ -89,7 +89,7 @@ def routes(*, tags: list[str | Any]) -> APIRouter:
 
 
 class StrictRoute(APIRoute):
-    """Asks for the token before it reads a body, and reads the body strictly. From the first call on a deadline counts."""
+    """Asks for the token before it reads a body, and reads the body strictly. Its deadline counts from here on."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
