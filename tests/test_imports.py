@@ -39,6 +39,7 @@ PURE = {
     "sentences",
     "succession",
     "support",
+    "time_left",
 }
 VOCABULARY = {"types", "errors"}
 # the one library each of these pure modules stands on

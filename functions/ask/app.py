@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from llamabda import rendering, wiring
+from llamabda import rendering, time_left, wiring
 from llamabda.ask import Delta, Event, Extract, Leaving, Retrieved, last
 from llamabda.errors import LlamabdaError, TooLarge
 from llamabda.http import TEXT_TYPES, Caller, Until, create_app, routes, stages
@@ -23,7 +23,7 @@ from llamabda.http_events import EventStream, while_connected
 from llamabda.http_openapi import problems
 from llamabda.http_shapes import Filtered, FusionWeights, Hit, Question, Reply
 from llamabda.settings import settings
-from llamabda.types import Citation, Mode
+from llamabda.types import Citation, Deadline, Mode
 
 if TYPE_CHECKING:
     from mangum import Mangum
@@ -131,13 +131,15 @@ def search(body: SearchRequest, caller: Caller, until: Until, request: Request) 
 
 
 @router.get("/health/ready", responses={503: {"model": Readiness, "description": "Not ready"}})
-def ready(response: Response) -> Readiness:
+def ready(response: Response, until: Until) -> Readiness:
     """Whether questions can be answered now, and what each part says."""
     checks: dict[str, Check] = {}
     for name, check in wiring.checks().items():
         started = time.perf_counter()
+        share = Deadline.after(until.remaining() / 2)  # one that hangs leaves time for the others
         try:
-            status = check()
+            with time_left.within(share):
+                status = check()
         except LlamabdaError as exc:
             logger.warning("%s is not ready: %s", name, exc.message)
             status = "failed"

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from llamabda import wiring
 from llamabda.chunking import Chunking
 from llamabda.deliveries import Delivery
+from llamabda.errors import LlamabdaError
 from llamabda.http import TEXT_TYPES, Caller, Until, create_app, routes
 from llamabda.http_openapi import problems
 from llamabda.http_shapes import Body, Chunk, Doc, DocId, Meta, Parameters, WritableDocId
@@ -30,6 +31,7 @@ router = routes(tags=["documents"])
 
 TRAIN_SECONDS = 17.0  # for which a request waits; what is under way then still ends, so that a reply is there in 20 s
 WORK_MARGIN = 20.0  # seconds before the function's end in which nothing more is begun
+NOTICES_SECONDS = 1.0  # with less time left nobody looks at the documents' languages
 MAX_DOCUMENTS = 1_000  # of one request
 MAX_METADATA_BYTES = 16_384  # as JSON; it is repeated with every chunk
 MAX_GENERATION = 2**53  # beyond any count, within every client's integers
@@ -148,9 +150,7 @@ def train(body: TrainRequest, caller: Caller, until: Until, response: Response) 
     if any(done.state in ("queued", "processing") for done in trained):
         response.status_code = 202
     taken = [new.text for new, done in zip(documents, trained, strict=True) if done.state != "failed"]
-    notices = wiring.language_check().notices(taken)
-    for notice in notices:
-        log.warning("%s", notice)
+    notices = _notices(taken) if until.remaining() >= NOTICES_SECONDS else []
     ready = [done for done in trained if done.state in ("ready", "unchanged")]
     return TrainReply(
         documents=[TrainedDoc.model_validate(done, from_attributes=True) for done in trained],
@@ -195,6 +195,17 @@ def source(query: Annotated[SourceQuery, Query()], caller: Caller) -> PlainTextR
     """The text that citations point into. 410 when that generation has been replaced."""
     text, _ = wiring.ingest().source(caller.readable, query.doc_id, query.generation)
     return PlainTextResponse(text)
+
+
+def _notices(texts: list[str]) -> list[str]:
+    try:
+        notices = wiring.language_check().notices(texts)
+    except LlamabdaError as exc:  # the documents are accepted, whatever is to be said about them
+        log.warning("the documents' languages are not looked at: %s", exc.message)
+        return []
+    for notice in notices:
+        log.warning("%s", notice)
+    return notices
 
 
 app = create_app("Llamabda ingest", router)

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Generic, Literal, TypeVar
 
-from llamabda.errors import LlamabdaError
+from llamabda import time_left
+from llamabda.errors import DependencyFailed, LlamabdaError
 
 T = TypeVar("T")
 
@@ -15,7 +16,8 @@ T = TypeVar("T")
 class Once(Generic[T]):
     """A provider that makes its value at the first call; callers at the same moment wait for that one.
 
-    A failure is not kept: the next call tries again.
+    A failure is not kept: the next call tries again. DependencyFailed when the deadline of what is under way comes
+    while another thread makes it.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -26,10 +28,15 @@ class Once(Generic[T]):
     def __call__(self) -> T:
         value = self._value
         if value is None:
-            with self._lock:
+            if not self._lock.acquire(timeout=time_left.at_most(threading.TIMEOUT_MAX)):
+                message = f"{getattr(self._make, '__name__', 'something')} was still being set up at the deadline"
+                raise DependencyFailed(message, dependency="service")
+            try:
                 value = self._value
                 if value is None:
                     value = self._value = self._make()
+            finally:
+                self._lock.release()
         return value
 
 

@@ -17,7 +17,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Lifespan
 
 import llamabda
-from llamabda import http_json, http_problems, wiring
+from llamabda import http_json, http_problems, time_left, wiring
 from llamabda.errors import LlamabdaError, Unauthorized, UnsupportedMedia
 from llamabda.http_client import client_address
 from llamabda.http_envelope import LAPS, PRINCIPAL, REQUEST_ID, Bounds, Envelope, Laps
@@ -30,6 +30,7 @@ from llamabda.types import Deadline, Principal
 MAX_TOKEN_CHARS = 8_192
 GATEWAY_SECONDS = 30.0  # after which an HTTP API has given up on a request
 REPLY_SECONDS = 2.0  # of a function's remaining time, kept for sending the reply
+DEADLINE = "llamabda.deadline"  # key in the ASGI scope
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 # What Mangum must not encode as base64.
@@ -88,7 +89,7 @@ def routes(*, tags: list[str | Any]) -> APIRouter:
 
 
 class StrictRoute(APIRoute):
-    """Asks for the token before it reads a body, and reads the body strictly."""
+    """Asks for the token before it reads a body, and reads the body strictly. Its deadline counts from here on."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -97,6 +98,9 @@ class StrictRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             laps: Laps = request.scope[LAPS]
+            # not for this block only: a reply that is streamed is made after it. Each request is a task of its own.
+            request.scope[DEADLINE] = until = _deadline(request)
+            time_left.begin(until)
             if needs_token:
                 request.scope[PRINCIPAL] = found = await run_in_threadpool(_authenticate, request)
                 count_user(request.scope, found.username)
@@ -159,7 +163,13 @@ async def principal(
 
 
 async def deadline(request: Request) -> Deadline:
-    """By when to reply. Behind an HTTP API its clock counts, which started before ours, and the function's own end."""
+    """By when to reply."""
+    found: Deadline = request.scope[DEADLINE]
+    return found
+
+
+def _deadline(request: Request) -> Deadline:
+    """Behind an HTTP API its clock counts, which started before ours, and the function's own end."""
     seconds = settings().ask_deadline_seconds
     event: Mapping[str, Any] = request.scope.get("aws.event") or {}
     epoch = event.get("requestContext", {}).get("timeEpoch")  # milliseconds

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from llamabda import time_left
 from llamabda.chunking import Chunking
 from llamabda.errors import Busy, DependencyFailed, Gone, InvalidInput, LlamabdaError, ModelError, NotFound
 from llamabda.ports import Catalog, Embeddings, Indexes, Queue, TextStore
@@ -34,6 +35,7 @@ ABANDONED = timedelta(hours=1)  # longer than any ingestion takes: one that bega
 RETIRED = timedelta(minutes=10)  # processes that follow to new vectors read the old ones for a while
 UNFINISHED = timedelta(days=1)  # a reindexing that nobody has gone on with for so long is given up
 TEXT_SECONDS = 30.0  # longer than storing one text takes
+SETTLE_SECONDS = 2.0  # of the time for a reply, a quarter at most: kept for saying what of the work is left
 HOLD_SECONDS = 30.0  # so long others leave alone what is being worked on by whoever accepted it
 TRANSIENT = (DependencyFailed, Busy, ModelError)  # what may go well another time
 
@@ -87,7 +89,8 @@ class Ingest:
     ) -> list[Trained]:
         """Accepts documents and makes them answerable, each on its own, so that one failure leaves the others.
 
-        What is not done by `until`, and what may go well another time, stays in the queue: its state is "queued".
+        What is not done by `until`, and what may go well another time, stays in the queue: its state is "queued". So
+        does what waits for an index, a model or a store shortly before the deadline of what is under way.
         Raises InvalidInput, before anything is written, when a text is empty or not Unicode, or an id occurs twice.
         """
         keys = self.accept(tenant, documents, chunking=chunking, delay=HOLD_SECONDS)
@@ -101,7 +104,7 @@ class Ingest:
 
         open_keys = list(keys)
         results: dict[GenerationKey, Trained] = {}
-        for outcome in self.work(keys, until=until, alive=hold):
+        for outcome in self.work(keys, until=until, cut=_cut(), alive=hold):
             results[outcome.key] = outcome.trained
             if not outcome.again:
                 open_keys.remove(outcome.key)
@@ -170,18 +173,27 @@ class Ingest:
         return key
 
     def work(
-        self, keys: Sequence[GenerationKey], *, until: Deadline | None = None, alive: Callable[[], None] = lambda: None
+        self,
+        keys: Sequence[GenerationKey],
+        *,
+        until: Deadline | None = None,
+        cut: Deadline | None = None,
+        alive: Callable[[], None] = lambda: None,
     ) -> Iterator[Outcome]:
-        """Makes generations that were accepted. `alive` is called every few seconds while it goes on."""
+        """Makes generations that were accepted. `alive` is called every few seconds while it goes on.
+
+        After `until` nothing more is begun; at `cut` nobody waits any longer for what is under way.
+        """
         batch: list[Prepared] = []
         for place, key in enumerate(keys):
             if until is not None and until.passed():
-                yield from self._finish(batch, until, alive)
+                yield from self._finish(batch, until, cut, alive)
                 yield from (self._later(late, None) for late in keys[place:])
                 return
             alive()
             try:
-                prepared = self._prepared(key)
+                with time_left.within(cut):
+                    prepared = self._prepared(key)
             except LlamabdaError as exc:
                 yield self._failed(key, exc)
                 continue
@@ -190,9 +202,9 @@ class Ingest:
                 continue
             batch.append(prepared)
             if sum(len(one.chunks) for one in batch) >= BATCH_CHUNKS:
-                yield from self._finish(batch, until, alive)
+                yield from self._finish(batch, until, cut, alive)
                 batch = []
-        yield from self._finish(batch, until, alive)
+        yield from self._finish(batch, until, cut, alive)
 
     def delete(self, tenant: str, doc_id: str) -> None:
         """Readers stop seeing the document at once. Raises NotFound."""
@@ -300,14 +312,15 @@ class Ingest:
         return prepared
 
     def _finish(
-        self, batch: Sequence[Prepared], until: Deadline | None, alive: Callable[[], None]
+        self, batch: Sequence[Prepared], until: Deadline | None, cut: Deadline | None, alive: Callable[[], None]
     ) -> Iterator[Outcome]:
         """Indexes a batch together; when that fails, each document alone, so that only the culprits fail."""
         if not batch:
             return
         try:
-            space = self.writable()
-            self._index(batch, space, until, alive)
+            with time_left.within(cut):
+                space = self.writable()
+                self._index(batch, space, until, alive)
         except _OutOfTime:
             yield from (self._later(prepared.key, None) for prepared in batch)
             return
@@ -316,7 +329,7 @@ class Ingest:
                 yield from (self._failed(prepared.key, exc) for prepared in batch)  # the index's is no document's fault
                 return
             for prepared in batch:
-                yield from self._finish([prepared], until, alive)
+                yield from self._finish([prepared], until, cut, alive)
             return
         for prepared in batch:
             yield self._committed(prepared, space)
@@ -379,6 +392,12 @@ class Ingest:
         if found is None:
             return Trained(key.doc_id, "failed", 0, None, "the document was deleted while it was being trained")
         return Trained(key.doc_id, found.state, found.chunks, found.generation, found.error)
+
+
+def _cut() -> Deadline | None:
+    """When to stop waiting, so that what is left can be told in time."""
+    due = time_left.current()
+    return None if due is None else Deadline(due.at - min(SETTLE_SECONDS, due.remaining() / 4))
 
 
 def _pipeline(recipe: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llamabda import wiring_aws, wiring_models
+from llamabda import time_left, wiring_aws, wiring_models
 from llamabda.adapters.sqlite.database import Database
 from llamabda.background import Background, Once
 from llamabda.errors import ConfigurationError, DependencyFailed, LlamabdaError
@@ -266,7 +266,7 @@ _reranker = Background(wiring_models.load_reranker, name="reranker")
 
 def space() -> Space:
     """Waits for the model. Raises DependencyFailed when that takes too long (it may still be downloading)."""
-    if _space.wait(EMBEDDER_WAIT_SECONDS) is None:
+    if _space.wait(time_left.at_most(EMBEDDER_WAIT_SECONDS)) is None:
         raise DependencyFailed(
             "the embedding model is still being fetched or loaded; try again soon", dependency="embedder"
         )

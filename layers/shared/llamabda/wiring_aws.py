@@ -6,6 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from llamabda.aws_clients import BoundedClient
 from llamabda.background import Once
 from llamabda.errors import ConfigurationError
 from llamabda.jwks_address import FileAddress, S3Address
@@ -42,7 +43,9 @@ def required_on_lambda(*names: str) -> None:
 
 
 def client(service: str, *, read_timeout: float = READ_SECONDS) -> Any:
-    """A boto3 client. Credentials are looked for as every AWS tool does. ConfigurationError when none can be made.
+    """A boto3 client, whose calls end by the deadline of what is under way.
+
+    Credentials are looked for as every AWS tool does. ConfigurationError when none can be made.
 
     Each has a session of its own: making two at once from one session is not safe.
     """
@@ -60,7 +63,7 @@ def client(service: str, *, read_timeout: float = READ_SECONDS) -> Any:
         max_pool_connections=POOL,
     )
     try:
-        return boto3.session.Session().client(
+        made = boto3.session.Session().client(
             service,
             region_name=os.environ.get("AWS_REGION") or None,  # which boto3 does not read itself
             endpoint_url=settings().aws_endpoint_url or None,
@@ -69,6 +72,7 @@ def client(service: str, *, read_timeout: float = READ_SECONDS) -> Any:
     except (BotoCoreError, ValueError) as exc:  # ValueError: an address in the environment that is none
         advice = "set AWS_REGION" if type(exc).__name__ == "NoRegionError" else str(exc)
         raise ConfigurationError(f"AWS's {service} cannot be used: {advice}") from exc
+    return BoundedClient(made)
 
 
 dynamodb = Once(lambda: client("dynamodb"))

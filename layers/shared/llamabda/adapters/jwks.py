@@ -17,11 +17,12 @@ from typing import Any
 from botocore.exceptions import BotoCoreError
 from urllib3.exceptions import HTTPError
 
-from llamabda import jws
+from llamabda import jws, time_left
 from llamabda.aws_failures import translated
 from llamabda.endpoint import Endpoint
 from llamabda.errors import DependencyFailed
 from llamabda.jwks_address import FileAddress, S3Address
+from llamabda.time_left import TimeIsUp
 
 MAX_BYTES = 65_536  # a key of 4,096 bits takes 800
 CONNECT_SECONDS = 1.0
@@ -50,7 +51,7 @@ def s3_source(address: S3Address, client: Any) -> Source:
             reply = client.get_object(Bucket=address.bucket, Key=address.key)
         with closing(reply["Body"]) as body:
             try:
-                content = body.read(MAX_BYTES + 1)
+                content = time_left.bounded(lambda: body.read(MAX_BYTES + 1))
             except (BotoCoreError, HTTPError, OSError) as exc:
                 raise _failed(address, f"it broke off ({type(exc).__name__})") from exc
         return _parsed(address, content)
@@ -63,6 +64,12 @@ def http_source(address: Endpoint) -> Source:
     tls = ssl.create_default_context() if address.scheme == "https" else None
 
     def read() -> Mapping[str, object]:
+        try:
+            return time_left.bounded(fetch)
+        except TimeIsUp as exc:
+            raise _failed(address, "it does not answer in time") from exc
+
+    def fetch() -> Mapping[str, object]:
         if tls is None:
             connection = http.client.HTTPConnection(address.host, address.port, timeout=CONNECT_SECONDS)
         else:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
+from llamabda import time_left
 from llamabda.aws_failures import code, translated
 from llamabda.errors import DependencyFailed, NotFound, TooLarge, UnsupportedMedia
 from llamabda.types import GenerationKey, StoredObject
@@ -89,7 +90,7 @@ class S3TextStore:
                 return None
             raise
         with closing(reply["Body"]) as body, _whole():
-            data = body.read()
+            data = time_left.bounded(body.read)
             assert isinstance(data, bytes)
             return data
 
@@ -192,4 +193,4 @@ def _again(read: Callable[[], T], what: str, dependency: str, sleep: Callable[[f
 
 
 def _pause(tries: int, sleep: Callable[[float], None]) -> None:
-    sleep(random.uniform(0, FIRST_PAUSE * 2 ** (tries - 1)))  # noqa: S311 -- no secret
+    sleep(time_left.at_most(random.uniform(0, FIRST_PAUSE * 2 ** (tries - 1))))  # noqa: S311 -- no secret

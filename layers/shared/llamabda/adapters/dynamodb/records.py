@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -20,6 +21,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
+from llamabda import time_left
 from llamabda.errors import DependencyFailed
 
 T = TypeVar("T")
@@ -189,7 +191,7 @@ class Records:
 
     def retried(self, attempt: Callable[[], T]) -> T:
         """What it returns once it is not Outdated."""
-        until, bound = time.monotonic() + self._patience, FIRST_PAUSE
+        until, bound = time.monotonic() + time_left.at_most(self._patience), FIRST_PAUSE
         while True:
             try:
                 return attempt()
@@ -262,7 +264,8 @@ def together(jobs: Sequence[Callable[[], T]]) -> list[T]:
     if len(jobs) < 2:
         return [job() for job in jobs]
     with ThreadPoolExecutor(min(len(jobs), THREADS), thread_name_prefix="dynamodb") as pool:
-        return [job.result() for job in [pool.submit(job) for job in jobs]]
+        # with the caller's deadline
+        return [job.result() for job in [pool.submit(copy_context().run, job) for job in jobs]]
 
 
 def text(value: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from llamabda import time_left
 from llamabda.adapters.dynamodb.attributes import Item, decode, encode
 from llamabda.aws_failures import code, failure
 from llamabda.errors import DependencyFailed
@@ -168,7 +169,7 @@ class Table:
 
     def pause(self, tries: int) -> None:
         """Before something is tried again that was tried so often."""
-        self._sleep(random.uniform(0, FIRST_PAUSE * 2 ** (tries - 1)))  # noqa: S311 -- no secret
+        self._sleep(time_left.at_most(random.uniform(0, FIRST_PAUSE * 2 ** (tries - 1))))  # noqa: S311 -- no secret
 
     def _batch(self, keys: Sequence[Key]) -> Iterator[Item]:
         asked: Any = {self._name: {"Keys": [_key(key) for key in keys], "ConsistentRead": True}}

@@ -20,7 +20,9 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.exceptions import ReadTimeoutError
 
+from llamabda import time_left
 from llamabda.errors import DependencyFailed
+from llamabda.time_left import TimeIsUp
 from llamabda.types import Deadline
 
 T = TypeVar("T")
@@ -158,16 +160,24 @@ class Connection:
         deadline: Deadline | None = None,
     ) -> dict[str, Any]:
         """What the cluster replies. Failed for anything but success."""
-        timeout = self._access.timeout if deadline is None else min(self._access.timeout, deadline.remaining())
+        timeout = time_left.at_most(self._access.timeout)
+        if deadline is not None:
+            timeout = min(timeout, deadline.remaining())
         if timeout < LEAST_SECONDS:
             raise Failed("there was no time left to ask the index", passing=False)
         limits: Any = (min(CONNECT_SECONDS, timeout), timeout)
         try:
-            reply = self._client().transport.perform_request(
-                method, path, params={**(params or {}), "request_timeout": limits}, body=body
+            client = self._client()
+            reply = time_left.bounded(
+                lambda: client.transport.perform_request(
+                    method, path, params={**(params or {}), "request_timeout": limits}, body=body
+                ),
+                timeout,
             )
         except DependencyFailed:
             raise
+        except TimeIsUp:
+            raise Failed(f"the index did not answer within {timeout:.1f} s") from None
         except (TransportError, SerializationError) as exc:
             raise translated(exc, timeout) from None  # its text may hold the request
         except Exception as exc:  # noqa: BLE001  (a border: what signing raises has no common root, and may hold secrets)
@@ -194,7 +204,7 @@ class Connection:
 
     def deadline(self, *, requests: float = 1.0) -> Deadline:
         """For work that nobody waits for with a clock: as long as so many requests may take."""
-        return Deadline.after(requests * self._access.timeout)
+        return Deadline.after(time_left.at_most(requests * self._access.timeout))
 
     def close(self) -> None:
         if self._made is not None:
