@@ -36,6 +36,14 @@ def digest(content):
 
 
 class Shelf(SimpleHTTPRequestHandler):
+    def send_head(self):
+        if self.path != "/moved":
+            return super().send_head()
+        self.send_response(302)
+        self.send_header("Location", "http://models.invalid/model.gguf")
+        self.end_headers()
+        return None
+
     def log_message(self, format, *args):
         pass
 
@@ -75,7 +83,7 @@ def run(tmp_path, monkeypatch, capsys):
 def refused(result, *words):
     code, said, out = result
     assert code == 1
-    assert said.startswith("error: ")
+    assert "error: " in said
     assert all(word in said for word in words), said
     assert "Traceback" not in said
     assert not out.exists()
@@ -108,7 +116,11 @@ def test_an_address_without_a_digest_is_refused_before_anything_is_asked(run):
     ],
 )
 def test_what_is_not_encrypted_is_refused(run, address):
-    refused(run(address, "--sha256", digest(CONTENT)), "over https only", address)
+    refused(run(address, "--sha256", digest(CONTENT)), "over https only", address.partition("://")[0])
+
+
+def test_nobody_is_followed_to_where_nothing_is_encrypted(run, shelf):
+    refused(run(f"{shelf}/moved", "--sha256", digest(CONTENT)), "over https only", "models.invalid")
 
 
 def test_a_server_that_does_not_answer_is_named(run):
