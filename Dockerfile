@@ -41,10 +41,21 @@ ONBUILD USER root
 ENTRYPOINT ["python", "-m", "awslambdaric"]
 CMD ["llamabda_functions.auth.entry.handler"]
 
-# -- what ingest and ask share: the embedding model, prepared
+# -- what ingest and ask share: the embedding model, prepared, or as it was published with EMBEDDER=sentence_transformers
 FROM tools AS embedding-model
+COPY scripts/image/embedder.py /build/
 ARG EMBED_MODEL_NAME=sentence-transformers/all-MiniLM-L6-v2
-RUN LLAMABDA_CACHE=/opt/cache python -m llamabda models get "${EMBED_MODEL_NAME}"
+ARG EMBEDDER=onnx
+RUN LLAMABDA_CACHE=/opt/cache python /build/embedder.py model "${EMBEDDER}" "${EMBED_MODEL_NAME}"
+
+# nothing for onnx; for sentence_transformers that library, and torch: TORCH_REQUIREMENT from TORCH_INDEX_URL
+FROM ${BASE_IMAGE} AS embedder-packages
+COPY locks/sentence-transformers.txt scripts/image/embedder.py /build/
+ARG EMBEDDER=onnx
+ARG TORCH_REQUIREMENT=torch
+ARG TORCH_INDEX_URL=
+RUN python /build/embedder.py packages "${EMBEDDER}" /opt/embedder --lock /build/sentence-transformers.txt \
+      --torch "${TORCH_REQUIREMENT}" --torch-index "${TORCH_INDEX_URL}"
 
 # -- ingest
 FROM ${BASE_IMAGE} AS ingest-packages
@@ -55,9 +66,12 @@ RUN pip install --quiet --no-cache-dir --require-hashes --no-deps --only-binary 
 
 FROM ${BASE_IMAGE} AS ingest
 COPY --from=ingest-packages /opt/packages /opt/packages
+COPY --from=embedder-packages /opt/embedder /opt/embedder
 COPY --from=embedding-model /opt/cache/models /opt/cache/models
 COPY --from=layer /opt/llamabda /opt/llamabda
-ENV PYTHONPATH=/opt/llamabda:/opt/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 LLAMABDA_HOME=/tmp/llamabda \
+ARG EMBEDDER=onnx
+ENV PYTHONPATH=/opt/llamabda:/opt/packages:/opt/embedder PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    LLAMABDA_HOME=/tmp/llamabda EMBED_BACKEND=${EMBEDDER} \
     LLAMABDA_CACHE=/opt/cache
 WORKDIR /opt/llamabda
 USER 10001:10001
@@ -98,10 +112,13 @@ FROM ${BASE_IMAGE} AS ask
 RUN apt-get update -qq && apt-get install -qq --no-install-recommends libgomp1 >/dev/null \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 COPY --from=ask-packages /opt/packages /opt/packages
+COPY --from=embedder-packages /opt/embedder /opt/embedder
 COPY --from=embedding-model /opt/cache/models /opt/cache/models
 COPY --from=language-model /opt/model /opt/model
 COPY --from=layer /opt/llamabda /opt/llamabda
-ENV PYTHONPATH=/opt/llamabda:/opt/packages PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 LLAMABDA_HOME=/tmp/llamabda \
+ARG EMBEDDER=onnx
+ENV PYTHONPATH=/opt/llamabda:/opt/packages:/opt/embedder PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    LLAMABDA_HOME=/tmp/llamabda EMBED_BACKEND=${EMBEDDER} \
     LLAMABDA_CACHE=/opt/cache MODEL_PATH=/opt/model/model.gguf
 WORKDIR /opt/llamabda
 USER 10001:10001

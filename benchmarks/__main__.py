@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import (
+    cold_start,
     corpus,
     e5,
     embedding,
@@ -38,6 +39,7 @@ from llamabda.settings import settings
 
 PARTS: dict[str, Callable[[Plan], Iterable[Row | Section]]] = {
     "start": start.run,
+    "cold_start": cold_start.run,
     "embedding": embedding.run,
     "export": export.run,
     "e5": e5.run,

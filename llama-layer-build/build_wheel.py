@@ -96,13 +96,15 @@ def c_library() -> tuple[str, tuple[int, ...]]:
 
 
 def find(cache: Path) -> Path | None:
-    """The wheel, when it was built before, on this system or on an older one."""
+    """The wheel, when it was built before, on this system or on an older one; of several the one of the newest."""
     name, ours = c_library()
-    for folder in (cache / "wheels").glob(f"{wheel_key()}@*"):
+    fit = []
+    for folder in (cache / "wheels").glob(f"{wheel_key()}@*/"):
         libc, _, number = folder.name.rpartition("@")[2].partition("-")
-        if libc == name and tuple(int(part) for part in re.findall(r"\d+", number)) <= ours:
-            return next(folder.glob("*.whl"), None)
-    return None
+        built_with = tuple(int(part) for part in re.findall(r"\d+", number))
+        if libc == name and built_with <= ours:
+            fit += [(built_with, path) for path in folder.glob("*.whl")]
+    return max(fit)[1] if fit else None
 
 
 def wheel(cache: Path, say: Say) -> Path:

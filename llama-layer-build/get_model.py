@@ -73,11 +73,11 @@ def _found(source: str, sha256: str, folder: Path) -> Path:
 
 def _size(address: str) -> int:
     """Bytes, as the server says."""
-    if not address.startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
-        raise ModelError(f"models are fetched over https only, not from {address}")
+    downloads.check_scheme(address)
     request = urllib.request.Request(address, method="HEAD", headers={"Accept-Encoding": "identity"})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=downloads.TIMEOUT_SECONDS) as reply:  # noqa: S310  (checked above)
+        opener = urllib.request.build_opener(downloads.SameSafety)
+        with opener.open(request, timeout=downloads.TIMEOUT_SECONDS) as reply:
             size = int(reply.headers.get("Content-Length") or 0)
     except (urllib.error.URLError, OSError, ValueError) as exc:
         raise ModelError(f"{address} cannot be reached: {exc}") from exc

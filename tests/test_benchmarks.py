@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import corpus, export, plot, report, reranking
+from benchmarks import cold_start, corpus, export, plot, report, reranking
 from benchmarks.measure import OURS, Row, Samples, Section, Unavailable, in_turns
 from benchmarks.quality import Question
 from benchmarks.workers.client import Worker
@@ -184,3 +184,50 @@ def test_without_a_reranker_its_part_says_what_is_missing(
     finally:
         settings.cache_clear()
     assert "RERANK_MODEL is not set" in capsys.readouterr().err
+
+
+EMULATED = """\
+23 Nov 2026 09:28:37,715 [INFO] (rapid) exec 'python' (cwd=/opt/llamabda, handler=a.handler)
+23 Nov 2026 09:28:40,206 [INFO] (rapid) INIT START(type: on-demand, phase: init)
+23 Nov 2026 09:28:42,310 [INFO] (rapid) INIT RTDONE(status: success)
+23 Nov 2026 09:28:42,310 [INFO] (rapid) INIT REPORT(durationMs: 2103.812000)
+23 Nov 2026 09:28:42,344 [INFO] (rapid) INVOKE RTDONE(status: success, produced bytes: 0, duration: 33.321000ms)
+23 Nov 2026 09:28:42,417 [INFO] (rapid) INVOKE RTDONE(status: success, produced bytes: 0, duration: 2.963000ms)
+"""
+
+
+def test_the_emulators_log_tells_one_start_and_two_requests() -> None:
+    assert cold_start.reported(EMULATED) == (2103.812, 33.321, 2.963)
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "",
+        "\n".join(EMULATED.splitlines()[:-1]),  # the second request is not reported yet
+        EMULATED.replace("INVOKE RTDONE(status: success", "INVOKE RTDONE(status: error"),
+        EMULATED + EMULATED,  # it had to be started twice
+    ],
+)
+def test_anything_else_is_no_cold_start(log: str) -> None:
+    assert cold_start.reported(log) is None
+
+
+def test_a_function_has_the_templates_memory_and_its_share_of_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cold_start.os, "cpu_count", lambda: 8)
+    assert [function.limits() for function in cold_start.FUNCTIONS] == [
+        ["--memory", "1024m", "--cpus", "0.58"],
+        ["--memory", "3008m", "--cpus", "1.70"],
+        ["--memory", "5120m", "--cpus", "2.00"],
+    ]
+
+
+def test_without_an_engine_the_cold_start_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unavailable, match="no Docker engine"):
+        cold_start._emulator()
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\n[ "$1" = info ]\n')  # an engine that has no image
+    docker.chmod(0o755)
+    with pytest.raises(Unavailable, match=r"no image authfunction:auth.*sam build"):
+        cold_start._emulator()

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import importlib.util
 import os
+import subprocess
 import sys
 import zipfile
 
@@ -30,18 +31,32 @@ def test_no_wheel_is_built_for_the_builders_own_processor(system, machine):
     assert "-DGGML_NATIVE=OFF" in build_wheel.cmake_flags(system, machine)
 
 
+X86 = ("SSE42=ON", "AVX=ON", "AVX2=ON", "FMA=ON", "F16C=ON", "BMI2=ON")
+ARM = ("CPU_ARM_ARCH=armv8.2-a+dotprod",)
+
+
 @pytest.mark.parametrize(
-    ("machine", "flag"),
+    ("system", "machine", "asked"),
     [
-        ("x86_64", "-DGGML_AVX2=ON"),
-        ("AMD64", "-DGGML_FMA=ON"),
-        ("x86_64", "-DGGML_F16C=ON"),
-        ("aarch64", "-DGGML_CPU_ARM_ARCH=armv8.2-a+dotprod"),
-        ("arm64", "-DGGML_CPU_ARM_ARCH=armv8.2-a+dotprod"),
+        ("Linux", "x86_64", X86),
+        ("Linux", "AMD64", X86),
+        ("Linux", "aarch64", ARM),
+        ("Linux", "arm64", ARM),
+        ("Linux", "riscv64", ()),
+        ("Darwin", "arm64", ()),
+        ("Darwin", "x86_64", ()),
     ],
 )
-def test_each_architecture_asks_for_its_fast_kernels(machine, flag):
-    assert flag in build_wheel.cmake_flags("Linux", machine)
+def test_each_processor_asks_for_its_fast_kernels_and_for_nothing_else(system, machine, asked):
+    flags = [flag for flag in build_wheel.cmake_flags(system, machine) if flag.startswith("-DGGML_")]
+    assert flags == ["-DGGML_NATIVE=OFF", *(f"-DGGML_{one}" for one in asked)]
+
+
+@pytest.mark.parametrize(("system", "unity"), [("Linux", True), ("Darwin", False)])
+def test_libraries_are_compiled_as_one_file_where_that_was_tried(system, unity):
+    flags = build_wheel.cmake_flags(system, "arm64")
+    assert ("-DCMAKE_UNITY_BUILD=ON" in flags) is unity
+    assert any("without_common.cmake" in flag for flag in flags) is unity
 
 
 def test_avx512_is_never_asked_for():
@@ -81,13 +96,94 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, environment, expec
     assert str(build_wheel.cache_folder()) == expected
 
 
-def test_a_wheel_in_the_cache_is_used_without_a_compiler(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    folder = tmp_path / "wheels" / build_wheel.wheel_key()
+def kept(cache, libc):
+    """A wheel in the cache that was built with that C library."""
+    folder = cache / "wheels" / f"{build_wheel.wheel_key()}@{libc}"
     folder.mkdir(parents=True)
-    kept = folder / "llama_cpp_python-1-py3-none-any.whl"
-    kept.write_bytes(b"")
-    assert build_wheel.wheel(tmp_path, pytest.fail) == kept
+    path = folder / "llama_cpp_python-1-py3-none-any.whl"
+    path.write_bytes(libc.encode())
+    return path
+
+
+@pytest.fixture
+def glibc(monkeypatch):
+    """Of this system, as the script sees it."""
+    monkeypatch.setattr(build_wheel, "c_library", lambda: ("glibc", (2, 36)))
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        (("glibc-2.36",), "glibc-2.36"),
+        (("glibc-2.31",), "glibc-2.31"),
+        (("glibc-2.4",), "glibc-2.4"),  # older than 2.36: the numbers are no decimals
+        (("glibc-2.31", "glibc-2.35", "glibc-2.41"), "glibc-2.35"),
+        (("glibc-2.41",), None),
+        (("glibc-3.0",), None),
+        (("musl-1.2",), None),
+        ((), None),
+    ],
+)
+def test_a_wheel_serves_the_c_library_it_was_built_with_and_later_ones(tmp_path, glibc, there, taken):
+    paths = {libc: kept(tmp_path, libc) for libc in there}
+    assert build_wheel.find(tmp_path) == paths.get(taken)
+
+
+def test_what_else_a_build_leaves_in_the_cache_is_no_wheel(tmp_path, glibc):
+    wheels = tmp_path / "wheels"
+    (wheels / f"{build_wheel.wheel_key()}@glibc-2.30").mkdir(parents=True)  # empty
+    (wheels / f"{build_wheel.wheel_key()}@glibc-2.36.lock").touch()
+    assert build_wheel.find(tmp_path) is None
+    path = kept(tmp_path, "glibc-2.36")
+    assert build_wheel.find(tmp_path) == path
+
+
+def test_a_wheel_of_another_key_is_not_taken(tmp_path, glibc, monkeypatch):
+    kept(tmp_path, "glibc-2.36")
+    monkeypatch.setitem(build_wheel.ARCHITECTURE_FLAGS, "x86_64", ("AVX=ON",))
+    monkeypatch.setitem(build_wheel.ARCHITECTURE_FLAGS, "aarch64", ())
+    assert build_wheel.find(tmp_path) is None
+
+
+def test_a_wheel_in_the_cache_is_used_without_a_compiler(tmp_path, monkeypatch, glibc):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    path = kept(tmp_path, "glibc-2.36")
+    assert build_wheel.wheel(tmp_path, pytest.fail) == path
+
+
+def script(*arguments, **environment):
+    command = [sys.executable, str(ROOT / "llama-layer-build" / "build_wheel.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+def here():
+    name, number = build_wheel.c_library()
+    return f"{name}-{'.'.join(map(str, number))}"
+
+
+def test_find_prints_the_wheel_and_builds_nothing(tmp_path):
+    none = script("--find", "--cache", tmp_path, PATH=str(tmp_path))
+    assert (none.returncode, none.stdout, none.stderr) == (1, "", "")
+    assert not list(tmp_path.iterdir())
+    path = kept(tmp_path, here())
+    found = script("--find", LLAMABDA_CACHE=str(tmp_path))
+    assert (found.returncode, found.stdout, found.stderr) == (0, f"{path}\n", "")
+
+
+def test_out_copies_the_wheel_into_a_folder_that_it_makes(tmp_path):
+    path = kept(tmp_path / "cache", here())
+    out = tmp_path / "for" / "an image"
+    done = script("--cache", tmp_path / "cache", "--out", out)
+    assert (done.returncode, done.stdout) == (0, f"{out / path.name}\n")
+    assert (out / path.name).read_bytes() == path.read_bytes()
+    assert path.exists()
+
+
+def test_without_a_compiler_the_script_ends_with_an_error_and_no_trace(tmp_path):
+    done = script("--cache", tmp_path, PATH=str(tmp_path), CC="", CXX="")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no C compiler" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_without_a_compiler_the_error_says_what_to_install(tmp_path, monkeypatch):

@@ -121,22 +121,23 @@ def _from_path(file: File, path: Path, target: Path, report: Report) -> None:
         raise ModelError(f"{file.source}: there is no such file") from exc
 
 
-class _SameSafety(urllib.request.HTTPRedirectHandler):
+class SameSafety(urllib.request.HTTPRedirectHandler):
     """Follows redirections, but not from TLS to plain text."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        _check_scheme(newurl)
+        check_scheme(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _check_scheme(url: str) -> None:
+def check_scheme(url: str) -> None:
+    """ModelError when it is neither https nor on this machine."""
     parsed = urllib.parse.urlsplit(url)
     if parsed.scheme != "https" and not (parsed.scheme == "http" and parsed.hostname in LOOPBACK):
         raise ModelError(f"models are fetched over https only, not from {parsed.scheme}://{parsed.hostname}")
 
 
 def _from_web(file: File, url: str, target: Path, parts: Path, report: Report) -> None:
-    _check_scheme(url)
+    check_scheme(url)
     part = parts / f"{file.sha256}.part"
     report(f"downloading {file.path} ({megabytes(file.size)}), once")
     pause = PAUSE_SECONDS
@@ -178,7 +179,7 @@ def _out_of_range(exc: Exception) -> bool:
 def _web_attempt(file: File, url: str, part: Path, report: Report) -> None:
     """Completes `part`. ModelError: what is there is not the file; OSError, HTTPException: the network failed."""
     part.parent.mkdir(parents=True, exist_ok=True)
-    opener = urllib.request.build_opener(_SameSafety)
+    opener = urllib.request.build_opener(SameSafety)
     with part.open("a+b") as out:
         out.seek(0)
         digest = hashlib.file_digest(out, "sha256")
