@@ -83,8 +83,10 @@ CMD ["llamabda_functions.ingest.entry.handler"]
 FROM ${BASE_IMAGE} AS llama
 RUN apt-get update -qq && apt-get install -qq --no-install-recommends g++ python3-venv >/dev/null
 COPY locks/llama-build.txt locks/llama-cpp.txt /build/locks/
-COPY llama-layer-build /build/llama-layer-build
-# a wheel that was built for this checkout lies in llama-layer-build/wheels and is taken; else it is built here
+COPY llama-layer-build/build_wheel.py llama-layer-build/without_common.cmake /build/llama-layer-build/
+# A wheel that was built for this checkout lies in llama-layer-build/wheels and is taken; else it is built here. The script
+# is named again since there may be no such folder, and something has to be copied.
+COPY llama-layer-build/build_wheel.py llama-layer-build/wheels* /build/llama-layer-build/wheels/
 RUN python /build/llama-layer-build/build_wheel.py --cache /build/llama-layer-build --out /opt/wheels
 
 FROM ${BASE_IMAGE} AS ask-packages
