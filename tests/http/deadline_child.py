@@ -360,14 +360,13 @@ def warm(sent: str) -> None:
 def models(count: int) -> None:
     """A model that writes a token a second, and one that takes longer to read the prompt than there is time."""
     generators = {"one token a second": SlowGenerator(1.0), "prefill": SlowGenerator(3_600.0)}
-    chosen = list(generators.values())
-    turns = cycle(chosen)
+    turns: Iterator[SlowGenerator | None] = cycle([None])
     wiring.generator = lambda: next(turns)  # type: ignore[assignment]  # in place of llama.cpp
     account()
     train()
     sent = token()
-    chosen[:] = chosen[:1]
     warm(sent)
+    turns = cycle(generators.values())
     call_all = Caller()
     if count < AT_ONCE:  # all at once: they take their time
         wanted = [question(sent, mode=mode) for mode in ("auto", "generated") for _ in range(len(generators) * count)]
@@ -417,7 +416,7 @@ def hanging(*names: str, trickles: bool = False) -> Callable[[int], None]:
             weather.trickles = trickles
             weather.hangs = frozenset(names)
             call_all("ask", [question(sent) for _ in range(count)])
-            Caller(FEW)("ingest", [*others(sent), *routes(sent) * 3])
+            Caller(FEW)("ingest", [*others(sent), *(one for _ in range(3) for one in routes(sent))])
             if "index" in names:
                 states = {one.id: one.state for one in wiring.catalog().list(TENANT).documents}
                 print(json.dumps({"play": "after", "states": states}), flush=True)
@@ -438,11 +437,11 @@ def cold(count: int) -> None:
     account()
     sent, call_all = token(), Caller()
     wiring.warm()
-    call_all("catalog", [question(sent) for _ in range(count // 2)] + routes(sent) * 3)
+    call_all("catalog", [question(sent) for _ in range(count // 2)] + routes(sent))
     os.environ["USERS_TABLE"] = users
     settings.cache_clear()
     wiring.users._value = wiring.accounts._value = None
-    call_all("users", [question(sent) for _ in range(count // 2)] + routes(sent) * 3)
+    call_all("users", [question(sent) for _ in range(count // 2)] + routes(sent))
 
 
 PLAYS = {
