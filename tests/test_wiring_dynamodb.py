@@ -22,17 +22,17 @@ from tests.http.conftest import home_at
 
 @pytest.fixture
 def home(tmp_path, aws: Aws, monkeypatch) -> Iterator[Path]:
-    for name, value in {
-        "AWS_ENDPOINT_URL": aws.endpoint,
-        "AWS_REGION": REGION,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-    }.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(wiring_aws, "dynamodb", Once(wiring_aws.dynamodb._make))
     with home_at(tmp_path, tmp_path / "key.pem"):
-        monkeypatch.setenv("CATALOG_TABLE", CATALOG)
+        for name, value in {  # after the home, which forgets all settings
+            "AWS_ENDPOINT_URL": aws.endpoint,
+            "AWS_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_CONFIG_FILE": str(tmp_path / "none"),
+            "CATALOG_TABLE": CATALOG,
+        }.items():
+            monkeypatch.setenv(name, value)
         settings.cache_clear()
         yield tmp_path
 
