@@ -189,6 +189,14 @@ def test_a_delete_that_arrives_before_the_creation_it_follows_is_remembered(cata
     assert commit(catalog, begin(catalog, sequencer="6"), sequencer="6")
 
 
+def test_a_write_without_a_sequencer_leaves_the_document_s_own(catalog):
+    commit(catalog, begin(catalog, sequencer="5"), sequencer="5")
+    commit(catalog, begin(catalog))
+    assert catalog.begin("t", "d", source="s3", metadata={}, sequencer="4") is None
+    assert catalog.delete("t", "d")
+    assert catalog.begin("t", "d", source="s3", metadata={}, sequencer="4") is None
+
+
 def test_the_same_event_twice_ends_in_the_same_state(catalog):
     for _ in range(2):
         assert commit(catalog, begin(catalog, sequencer="5"), sequencer="5")
