@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -281,22 +281,13 @@ def test_many_small_additions_equal_one_large_one(index):
 
 
 def test_threads_may_write_and_read_at_once(index):
-    errors: list[BaseException] = []
-
     def work(number: int) -> None:
-        try:
-            for at in range(15):
-                add(index, chunk(f"common word{number}x{at}", f"{number}-{at}"))
-                assert text(index, f"word{number}x{at}") == [f"common word{number}x{at}"]
-        except BaseException as exc:  # noqa: BLE001  (handed to the main thread)
-            errors.append(exc)
+        for at in range(15):
+            add(index, chunk(f"common word{number}x{at}", f"{number}-{at}"))
+            assert text(index, f"word{number}x{at}") == [f"common word{number}x{at}"]
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
     assert len(text(index, "common", limit=200)) == 90
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,7 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-class BertGraph:
+class BertGraph(ABC):
     """Lays out the operators of one BERT encoder; what stands above it, and what goes in, is for others to say."""
 
     inputs: tuple[str, ...] = ("input_ids",)
@@ -244,9 +245,9 @@ class BertGraph:
         ]
         return self._op("DynamicQuantizeMatMul", inputs, domain=CONTRIB)
 
+    @abstractmethod
     def _head(self, x: str) -> tuple[str, int]:
         """What stands above the encoder: the name of the output, and how many numbers it has."""
-        raise NotImplementedError
 
     def _weight(self, name: str) -> NDArray[np.float32]:
         weight: NDArray[np.float32] = self._weights.get_tensor(self._prefix + name).astype("float32")
