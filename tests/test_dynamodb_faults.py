@@ -182,7 +182,8 @@ def silent() -> Iterator[str]:
 @pytest.mark.parametrize(("store", "call"), CALLS)
 def test_a_table_that_cannot_be_reached_is_told(request, address, store, call):
     client = client_of(request.getfixturevalue(address))
-    assert "could not be reached in time" in refused(store(client, CATALOG, patience=PATIENCE), call)
+    said = refused(store(client, CATALOG, patience=PATIENCE), call)
+    assert "cannot be reached" in said or "does not answer in time" in said
 
 
 @pytest.mark.parametrize(("store", "call"), CALLS)
@@ -206,9 +207,9 @@ def test_a_table_with_other_keys_is_told_with_what_to_do(aws):
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        ("AccessDeniedException", "credentials may not use it"),
-        ("UnrecognizedClientException", "does not know these credentials"),
-        ("ExpiredTokenException", "have expired"),
+        ("AccessDeniedException", "give its role the permission"),
+        ("UnrecognizedClientException", "the credentials of this process are not good"),
+        ("ExpiredTokenException", "the credentials of this process are not good"),
         ("SomethingNewException", "SomethingNewException"),
     ],
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llamabda.adapters.dynamodb.attributes import Item
+from llamabda.adapters.dynamodb.calls import Key
 from llamabda.adapters.dynamodb.table import ConditionFailed, Delete, Table, Update, forget_at
 from llamabda.errors import DependencyFailed
 
@@ -54,7 +55,7 @@ class DynamoAttemptStore:
                 return
             at, shelf, name = newest
             try:
-                self._table.write(Update((_pk(key), shelf), f"REMOVE #{name}", f"#{name} = :at", {"at": at}))
+                self._table.write(Update(Key(_pk(key), shelf), f"REMOVE #{name}", f"#{name} = :at", {"at": at}))
             except ConditionFailed:
                 continue
             return
@@ -62,9 +63,9 @@ class DynamoAttemptStore:
 
     def forget(self, key: str) -> None:
         for item in list(self._table.query("#pk = :pk", {"pk": _pk(key)})):
-            self._table.write(Delete((item["pk"], item["sk"])))
+            self._table.write(Delete(Key(item["pk"], item["sk"])))
 
-    def _take(self, key: tuple[str, str], size: int, window: float, now: float) -> float | None:
+    def _take(self, key: Key, size: int, window: float, now: float) -> float | None:
         """None: a slot was taken. Else the time of the oldest guess of the newest `size`, which fill the shelf."""
         item = self._table.get(key)
         for _ in range(TRIES):
@@ -101,5 +102,5 @@ def _pk(key: str) -> str:
     return f"attempts#{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
-def _key(key: str, shelf: int) -> tuple[str, str]:
-    return _pk(key), f"{shelf:06d}"
+def _key(key: str, shelf: int) -> Key:
+    return Key(_pk(key), f"{shelf:06d}")

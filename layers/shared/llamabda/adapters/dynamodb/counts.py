@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from llamabda.adapters.dynamodb import layout
+from llamabda.adapters.dynamodb.calls import Key, Values
 from llamabda.adapters.dynamodb.head import Head
 from llamabda.adapters.dynamodb.items import Record
-from llamabda.adapters.dynamodb.records import Action, Item, Key, Records, Values, number, text
+from llamabda.adapters.dynamodb.records import Action, Item, Records, number, text
 from llamabda.types import DocState
 
 STATES: tuple[DocState, ...] = ("queued", "processing", "ready", "failed")

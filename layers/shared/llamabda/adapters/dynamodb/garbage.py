@@ -7,9 +7,10 @@ from datetime import datetime
 from functools import partial
 
 from llamabda.adapters.dynamodb import layout
+from llamabda.adapters.dynamodb.calls import Key
 from llamabda.adapters.dynamodb.documents import Documents
 from llamabda.adapters.dynamodb.items import Version, moment, version
-from llamabda.adapters.dynamodb.records import READ_KEYS, Key, Records, text, together
+from llamabda.adapters.dynamodb.records import READ_KEYS, Records, text, together
 from llamabda.succession import QUEUED
 from llamabda.types import GenerationKey
 

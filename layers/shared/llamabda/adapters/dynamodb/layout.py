@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 
-from llamabda.adapters.dynamodb.records import Key
+from llamabda.adapters.dynamodb.calls import Key
 from llamabda.types import GenerationKey
 
 SHARDS = 16  # of the counts. Never to be changed while there are documents.

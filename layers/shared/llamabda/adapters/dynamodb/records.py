@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
-
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
+from typing import Any, TypeAlias, TypeVar
 
 from llamabda import time_left
-from llamabda.errors import DependencyFailed
+from llamabda.adapters.dynamodb.calls import THROTTLED, Calls, Key, Refused, Values, placeholders
 
 T = TypeVar("T")
-Values: TypeAlias = Mapping[str, Any]  # with their types, as the API has them: {"state": {"S": "ready"}}
 Item: TypeAlias = Values  # by attribute
 Action: TypeAlias = Mapping[str, Any]  # one of a transaction: {"Put": ...}, {"Update": ...}, {"ConditionCheck": ...}
 
@@ -37,50 +26,13 @@ PATIENCE = 15.0  # seconds; a reply is due after 25
 FIRST_PAUSE = 0.01  # seconds; a pause is drawn below a bound, which is doubled each time
 LONGEST_PAUSE = 0.25
 
-_THROTTLED = (
-    "ProvisionedThroughputExceeded",
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "ThrottlingError",
-    "ThrottlingException",
-)
 _BUSY = "it has more to do than it takes"
 _OTHERS = "others write the same"
-# why a transaction was cancelled, or a single write refused, that may go well once everything has been read again
-_PASSING = {
-    "ConditionalCheckFailed": _OTHERS,
-    "ConditionalCheckFailedException": _OTHERS,
-    "TransactionConflict": _OTHERS,
-    "TransactionConflictException": _OTHERS,
-    "TransactionInProgressException": _OTHERS,
-    **dict.fromkeys(_THROTTLED, _BUSY),
-}
-_REASONS = {
-    "ResourceNotFoundException": "it is not there: CATALOG_TABLE must name a table of this account and region",
-    "AccessDeniedException": "these AWS credentials may not use it",
-    "ValidationException": "it does not take this: its keys and its index must be those of template.yaml",
-    "ValidationError": "it does not take this: its keys must be those of template.yaml, an item may have 400 KB",
-    "UnrecognizedClientException": "AWS does not know these credentials",
-    "InvalidSignatureException": "AWS does not take these credentials, or this machine's clock is wrong",
-    "ExpiredTokenException": "the AWS credentials have expired",
-    **dict.fromkeys(_THROTTLED, _BUSY),
-}
-
-
 _WRITES = frozenset(("batch_write_item", "put_item", "transact_write_items"))
 
 
 class Outdated(Exception):
     """What was read is not so any more, or cannot be written just now: to be read again. The message says why."""
-
-
-class Key(NamedTuple):
-    pk: str
-    sk: str
-
-    @property
-    def item(self) -> dict[str, Any]:
-        return {"pk": text(self.pk), "sk": text(self.sk)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +45,12 @@ class Records:
     """A table whose items have the keys `pk` and `sk`, by a boto3 client. Nothing is asked of it yet.
 
     In expressions an attribute is written "#name"; `names` says which one that is where it is not of that name.
-    `dependency` names the port in errors; `patience`: seconds in which what may pass is tried again. Every failure is
-    DependencyFailed.
+    `patience`: seconds in which what may pass is tried again. Every failure is DependencyFailed.
     """
 
-    def __init__(self, client: Any, table: str, *, dependency: str = "catalog", patience: float = PATIENCE) -> None:
-        self._client = client
+    def __init__(self, client: Any, table: str, *, patience: float = PATIENCE) -> None:
+        self._calls = Calls(client, table, dependency="catalog", setting="CATALOG_TABLE")
         self._table = table
-        self._dependency = dependency
         self._patience = patience
 
     # -- reads, which see everything that was written before
@@ -142,7 +92,7 @@ class Records:
             **({"FilterExpression": where} if where else {}),
             **_projection(attributes),
         }
-        request |= _placeholders(values, names, condition, where, request.get("ProjectionExpression", ""))
+        request |= placeholders(values, condition, where, request.get("ProjectionExpression", ""), names=names)
         while True:
             reply = self._ask("query", **request)
             last = reply.get("LastEvaluatedKey")
@@ -174,7 +124,7 @@ class Records:
         request = {"TableName": self._table, "Key": key.item, "UpdateExpression": change}
         if condition:
             request["ConditionExpression"] = condition
-        return {"Update": request | _placeholders(values, names, change, condition)}
+        return {"Update": request | placeholders(values, change, condition, names=names)}
 
     def write(self, actions: Sequence[Action]) -> None:
         """All or nothing; at most 100, each of another item. Outdated when a condition does not hold (any more)."""
@@ -198,7 +148,7 @@ class Records:
             except Outdated as exc:
                 pause = random.uniform(0, bound)  # noqa: S311  (not a secret)
                 if time.monotonic() + pause >= until:
-                    raise self._failed(f"{exc}, and did for {self._patience:g} s") from exc
+                    raise self._calls.failed(f"{exc}, and did for {self._patience:g} s") from exc
             time.sleep(pause)
             bound = min(2 * bound, LONGEST_PAUSE)
 
@@ -206,7 +156,7 @@ class Records:
 
     def _read(self, keys: Sequence[Key], attributes: Sequence[str]) -> list[Item]:
         projection = _projection(("pk", "sk", *attributes)) if attributes else {}
-        more = {**projection, **_placeholders({}, None, projection.get("ProjectionExpression", ""))}
+        more = {**projection, **placeholders({}, projection.get("ProjectionExpression", ""))}
         asked: dict[str, Any] = {self._table: {"Keys": [key.item for key in keys], "ConsistentRead": True, **more}}
         items: list[Item] = []
 
@@ -234,29 +184,12 @@ class Records:
 
     def _ask(self, operation: str, **request: Any) -> Mapping[str, Any]:
         try:
-            reply: Mapping[str, Any] = getattr(self._client, operation)(**request)
-        except ClientError as exc:
-            code = str(exc.response.get("Error", {}).get("Code", "unknown"))
-            cancelled = [str(reason.get("Code")) for reason in exc.response.get("CancellationReasons", ())]
-            # where one part would fail for ever, the others do not matter
-            codes = [found for found in cancelled if found != "None"] or [code]
-            lasting = [found for found in codes if found not in _PASSING]
-            if not lasting and operation in _WRITES:
-                raise Outdated(_PASSING[codes[0]]) from exc
-            raise self._failed(_REASONS.get((lasting or codes)[0], f"AWS says {(lasting or codes)[0]}")) from exc
-        except (NoCredentialsError, PartialCredentialsError) as exc:
-            raise self._failed("there are no AWS credentials") from exc
-        except (ConnectionError, HTTPClientError) as exc:
-            raise self._failed("it could not be reached in time") from exc
-        except BotoCoreError as exc:
-            raise self._failed(f"the request could not be made ({type(exc).__name__})") from exc
-        kind = str(reply["ResponseMetadata"]["HTTPHeaders"].get("content-type"))
-        if not kind.startswith("application/x-amz-json"):
-            raise self._failed("the answer is not from DynamoDB")
-        return reply
-
-    def _failed(self, reason: str) -> DependencyFailed:
-        return DependencyFailed(f"the table {self._table} failed: {reason}", dependency=self._dependency)
+            return self._calls.ask(operation, **request)
+        except Refused as exc:
+            if operation not in _WRITES:
+                raise exc.failure from None
+            first = next(iter(exc.codes.values()))
+            raise Outdated(_BUSY if first in THROTTLED else _OTHERS) from exc
 
 
 def together(jobs: Sequence[Callable[[], T]]) -> list[T]:
@@ -281,14 +214,4 @@ def _projection(attributes: Sequence[str]) -> dict[str, str]:
 
 
 def _condition(condition: str, values: Values | None = None, names: Mapping[str, str] | None = None) -> dict[str, Any]:
-    return {"ConditionExpression": condition, **_placeholders(values or {}, names, condition)} if condition else {}
-
-
-def _placeholders(values: Values, names: Mapping[str, str] | None, *expressions: str) -> dict[str, Any]:
-    """What the expressions refer to, and nothing else: the API refuses what is not used."""
-    used = {name for expression in expressions for name in re.findall(r"#\w+", expression)}
-    given = {name: (names or {}).get(name, name[1:]) for name in used}
-    return {
-        **({"ExpressionAttributeNames": given} if given else {}),
-        **({"ExpressionAttributeValues": dict(values)} if values else {}),
-    }
+    return {"ConditionExpression": condition, **placeholders(values or {}, condition, names=names)} if condition else {}

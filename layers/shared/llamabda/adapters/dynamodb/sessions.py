@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from llamabda.adapters.dynamodb.table import ConditionFailed, Delete, Key, Put, Table, Update, forget_at
+from llamabda.adapters.dynamodb.calls import Key
+from llamabda.adapters.dynamodb.table import ConditionFailed, Delete, Put, Table, Update, forget_at
 from llamabda.types import Session
 
 # pk                       sk        attributes
@@ -73,8 +74,8 @@ class DynamoSessionStore:
 
 
 def _key(session_id: str) -> Key:
-    return f"session#{session_id}", "session"
+    return Key(f"session#{session_id}", "session")
 
 
 def _ended_key(username: str) -> Key:
-    return f"sessions-of#{hashlib.sha256(username.encode('utf-8', 'surrogatepass')).hexdigest()}", "ended"
+    return Key(f"sessions-of#{hashlib.sha256(username.encode('utf-8', 'surrogatepass')).hexdigest()}", "ended")

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llamabda.adapters.dynamodb.attributes import Item
+from llamabda.adapters.dynamodb.calls import Key
 from llamabda.adapters.dynamodb.table import (
     MAX_SORT_KEY_BYTES,
     TRIES,
     Check,
     ConditionFailed,
     Delete,
-    Key,
     Put,
     Table,
     Update,
@@ -147,11 +147,11 @@ def _not_good() -> Forbidden:
 
 
 def _user_key(username: str) -> Key:
-    return _USERS, username
+    return Key(_USERS, username)
 
 
 def _invite_key(digest: str) -> Key:
-    return f"invite#{digest}", "invite"
+    return Key(f"invite#{digest}", "invite")
 
 
 def _unchanged_maker(username: str, withdrawn: int) -> Check:
