@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llamabda.adapters.dynamodb import layout
@@ -19,6 +19,8 @@ numbers = st.integers(0, 10**12)
 optional_text = st.none() | texts
 
 
+@example("k" * 1_000, "k" * 960)
+@example("字" * 400, "k" * 959)
 @given(texts, texts)
 def test_every_id_is_a_sort_key_of_its_own_in_order(one, other):
     keys = [layout.sort_key(one), layout.sort_key(other)]

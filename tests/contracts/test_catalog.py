@@ -197,6 +197,60 @@ def test_a_write_without_a_sequencer_leaves_the_document_s_own(catalog):
     assert catalog.begin("t", "d", source="s3", metadata={}, sequencer="4") is None
 
 
+def test_an_unchanged_version_is_as_late_as_its_event(catalog):
+    """Put, deleted, put again with the same content; the delete arrives last."""
+    first = begin(catalog, sequencer="1")
+    assert commit(catalog, first, sequencer="1")
+    again = begin(catalog, sequencer="3")
+    assert catalog.unchanged(again, first.generation)
+    assert not catalog.delete("t", "d", sequencer="2")
+    assert live(catalog) == first.generation
+    assert catalog.delete("t", "d", sequencer="4")
+
+
+@pytest.mark.parametrize("known", ["1", "3"])
+def test_an_older_event_that_says_nothing_new_does_not_end_a_newer_one(catalog, known):
+    first = begin(catalog, sequencer="1")
+    assert commit(catalog, first, sequencer="1")
+    newer = begin(catalog, sequencer="4")
+    older = begin(catalog, sequencer="2")
+    if known == "3":
+        assert catalog.unchanged(begin(catalog, sequencer="3"), first.generation)
+    assert catalog.unchanged(older, first.generation)
+    assert catalog.unchanged(older, first.generation)  # two had this piece of work
+    assert catalog.start(newer) is not None
+    assert commit(catalog, newer, sequencer="4")
+    assert live(catalog) == newer.generation
+    assert catalog.get("t", "d").state == "ready"
+    assert catalog.begin("t", "d", source="s3", metadata={}, sequencer="3") is None
+
+
+@pytest.mark.parametrize("ends", ["start", "commit", "fail"])
+def test_when_an_older_event_comes_to_nothing_the_state_is_that_of_what_is_live(catalog, ends):
+    newer = begin(catalog, sequencer="2", state="queued")
+    older = begin(catalog, sequencer="1", state="queued")
+    assert commit(catalog, newer, sequencer="2")
+    if ends == "start":
+        assert catalog.start(older) is None
+    elif ends == "commit":
+        assert not commit(catalog, older, sequencer="1")
+    else:
+        catalog.fail(older, "an older version is broken")
+    document = catalog.get("t", "d")
+    assert (document.state, document.error, document.generation) == ("ready", None, newer.generation)
+    assert catalog.list("t").counts == {"ready": 1}
+    assert everything(catalog) == {older}
+
+
+def test_a_version_that_was_given_up_stays_failed_though_an_older_one_is_live(catalog):
+    commit(catalog, begin(catalog))
+    lost = begin(catalog)
+    catalog.fail(lost, "broken")
+    assert catalog.start(lost) is None
+    assert not commit(catalog, lost)
+    assert (catalog.get("t", "d").state, catalog.get("t", "d").error) == ("failed", "broken")
+
+
 def test_the_same_event_twice_ends_in_the_same_state(catalog):
     for _ in range(2):
         assert commit(catalog, begin(catalog, sequencer="5"), sequencer="5")
@@ -250,9 +304,12 @@ def test_a_listing_has_pages_counts_and_states(catalog):
     assert [d.id for d in catalog.list("t", state="failed").documents] == ["x"]
 
 
+LONG = ("k" * 1_020, "é" * 510, "字" * 340)
+
+
 def test_ids_may_be_longer_than_any_key(catalog):
     # an object's key has up to 1,024 bytes, and "s3:" before it
-    long = ["s3:" + "é" * 510 + last for last in "abc"]
+    long = ["s3:" + letter + last for letter, last in zip(LONG, "abc", strict=True)]
     ids = ["a", *long, "z"]
     for doc_id in ids:
         commit(catalog, begin(catalog, doc_id))

@@ -240,7 +240,8 @@ class Catalog(Protocol):
     def start(self, key: GenerationKey) -> Pending | None:
         """Somebody begins to make the generation now: its state is "processing".
 
-        None: it cannot go live any more, since it is live, failed, deleted, given up, or a later one is live.
+        None: it cannot go live any more, since it is live, failed, deleted, given up, or a later one is live, which
+        the document's state says then.
         """
 
     def requeue(self, key: GenerationKey, error: str | None) -> None:
@@ -252,7 +253,8 @@ class Catalog(Protocol):
     def unchanged(self, key: GenerationKey, live: int, *, build: str = "") -> bool:
         """The generation says nothing that the live one does not say: it is garbage, and the document is "ready".
 
-        So is whatever was begun in between and is still to be made: it can not go live any more.
+        Where it carries a sequencer, the document carries that from now on, unless its own is later. Otherwise whatever
+        was begun in between and is still to be made is garbage, too: it can not go live any more.
         False, and nothing changes, when `live` is not the live generation (any more), or has no vectors in `build`.
         """
 
@@ -273,15 +275,16 @@ class Catalog(Protocol):
 
         `build`: where its vectors are. DependencyFailed, and nothing changes, when readers search another one by now.
 
-        False, and nothing changes but that the generation is garbage, when a later generation is live already, the
-        document was deleted after this generation began, the generation failed or was given up, or the sequencer is
-        behind. Where both the document and this call carry a sequencer, it alone decides which of two is later.
+        False when a later generation is live already, the document was deleted after this generation began, the
+        generation failed or was given up, or the sequencer is behind: then the generation is garbage, and the state is
+        that of what is live. Where both the document and this call carry a sequencer, it alone decides which is later.
         """
 
     def fail(self, key: GenerationKey, error: str) -> None:
         """The ingestion ended without a result; what was live stays live. The generation is garbage.
 
-        Nothing happens when it is live itself, or garbage already.
+        Nothing happens when it is live itself, or garbage already. The failure of a generation whose sequencer is
+        behind the document's says nothing about the document.
         """
 
     def get(self, tenant: str, doc_id: str) -> Document | None: ...

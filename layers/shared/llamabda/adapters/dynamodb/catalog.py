@@ -82,7 +82,7 @@ class DynamoCatalog:
             if before is None or made is None:
                 return None
             if not _may_go_live(before, key, made.sequencer):
-                self._documents.write(before, before, [Version(key, "dead", now)])
+                self._documents.write(before, before.superseded(key, now), [Version(key, "dead", now)])
                 return None
             after = before.told(key, "processing", None, now)
             self._documents.write(before, after, [replace(made, since=now)])
@@ -109,11 +109,16 @@ class DynamoCatalog:
             head, before, made = self._documents.read_all(key)
             if before is None or before.live != live or (build and not before.marks & head.mark(build)):
                 return False, ()
-            after = replace(before, overtaken_upto=max(before.overtaken_upto, key.generation - 1))
+            after, dead = before, []
             if before.last == key.generation:
                 after = replace(after, state="ready", error=None)
-            dead = [Version(other, "dead", now) for other in self._documents.begun_before(key)]
-            if made is not None and key.generation != live:
+            if made is not None and before.awaits(made):
+                if made.sequencer is None:
+                    after = replace(after, overtaken_upto=max(before.overtaken_upto, key.generation - 1))
+                    dead = [Version(other, "dead", now) for other in self._documents.begun_before(key)]
+                elif not behind(made.sequencer, before.sequencer):
+                    # what is older, though begun later, is known by it
+                    after = replace(after, sequencer=made.sequencer)
                 dead.insert(0, Version(key, "dead", now))
             self._documents.write(before, after, dead[:OVERTAKEN], head=head if build else None)
             return True, dead[OVERTAKEN:]
@@ -151,9 +156,11 @@ class DynamoCatalog:
                 before is None
                 or made is None  # swept already: chunks that came later are garbage, too
                 or not before.awaits(made)  # given up as abandoned: its chunks may be gone
-                or not _may_go_live(before, key, sequencer)
             ):
                 self._documents.refuse(before, key, now)
+                return False
+            if not _may_go_live(before, key, sequencer):
+                self._documents.write(before, before.superseded(key, now), [Version(key, "dead", now)])
                 return False
             # a later ingestion may be under way: then the state is its own
             latest = before.last == key.generation or before.state == "deleted"

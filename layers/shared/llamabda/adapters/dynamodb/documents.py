@@ -11,7 +11,7 @@ from llamabda.adapters.dynamodb import counts, layout
 from llamabda.adapters.dynamodb.head import Head, head
 from llamabda.adapters.dynamodb.items import Record, Version, generation_key, record, version
 from llamabda.adapters.dynamodb.records import Action, Item, Records, text
-from llamabda.succession import INTERRUPTED, QUEUED
+from llamabda.succession import INTERRUPTED, QUEUED, behind
 from llamabda.types import GenerationKey
 
 BURIED = 100  # generations in one transaction
@@ -96,7 +96,7 @@ class Documents:
         def attempt() -> None:
             before, made = self.pending(key)
             if before is not None and made is not None:
-                self.write(before, before.told(key, "failed", error, now), [Version(key, "dead", now)])
+                self.write(before, _failed(before, made, error, now), [Version(key, "dead", now)])
 
         self._records.retried(attempt)
 
@@ -112,7 +112,7 @@ class Documents:
                 return True
             if not _abandoned(before, made, abandoned_before, now):
                 return False
-            self.write(before, before.told(key, "failed", INTERRUPTED, now), [Version(key, "dead", now)])
+            self.write(before, _failed(before, made, INTERRUPTED, now), [Version(key, "dead", now)])
             return True
 
         return self._records.retried(attempt)
@@ -130,6 +130,12 @@ class Documents:
 
 def _parsed(document: Item | None, generation: Item | None) -> tuple[Record | None, Version | None]:
     return None if document is None else record(document), None if generation is None else version(generation)
+
+
+def _failed(document: Record, made: Version, error: str, now: datetime) -> Record:
+    if behind(made.sequencer, document.sequencer):
+        return document.superseded(made.key, now)
+    return document.told(made.key, "failed", error, now)
 
 
 def _abandoned(document: Record, made: Version, abandoned_before: datetime, now: datetime) -> bool:

@@ -87,6 +87,10 @@ class Record:
             return self
         return replace(self, state=state, error=error, updated_at=now)
 
+    def superseded(self, key: GenerationKey, now: datetime) -> Record:
+        """Nothing comes of a generation, since what readers see is later."""
+        return self if self.live is None else self.told(key, "ready", None, now)
+
     @property
     def item(self) -> Item:
         return {

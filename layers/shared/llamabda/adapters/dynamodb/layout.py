@@ -22,9 +22,9 @@ from llamabda.types import GenerationKey
 SHARDS = 16  # of the counts. Never to be changed while there are documents.
 DUE_SHARDS = 4  # partitions of the index `due` for each kind of what it holds
 
-# A sort key has 1,024 bytes, an id up to 1,100 code points. A longer one is cut and has its hash behind it; so it is
-# always longer than one that was not cut, and nobody can make an id that is another one's key.
-WHOLE_BYTES = 960
+# A sort key has 1,024 bytes, an id up to 1,100 code points. A longer one is cut and has "#" and its hash behind it, 65
+# bytes; so it is always longer than one that was not cut, and nobody can make an id that is another one's key.
+WHOLE_BYTES = 959
 HEAD = Key("head", "head")
 TENANTS = "tenants"
 SORT_KEY_BYTES = 1024

@@ -114,7 +114,7 @@ class SqliteCatalog:
                 return None
             source, metadata, instructions, sequencer, live, deleted_upto, known = row
             if not may_go_live(key.generation, sequencer, live=live, deleted_upto=deleted_upto, known=known):
-                _bury(db, key, now)
+                _superseded(db, key, now)
                 return None
             db.execute(
                 "UPDATE generations SET begun_at = ? WHERE tenant = ? AND doc_id = ? AND generation = ?",
@@ -139,15 +139,24 @@ class SqliteCatalog:
                 " WHERE tenant = ? AND id = ? AND live_generation = ?",
                 (key.generation, key.generation, key.tenant, key.doc_id, live),
             ).rowcount
-            if same:
+            if not same:
+                return False
+            if not _is_pending(db, key):
+                return True
+            sequencer, known = _sequencers(db, key)
+            if sequencer is None:
                 # versions between the two, still to be made, are older than what has just been said
                 db.execute(
                     "UPDATE generations SET dead_since = ? WHERE tenant = ? AND doc_id = ? AND generation < ?"
                     " AND went_live = 0 AND dead_since IS NULL",
                     (now, *_row(key)),
                 )
-                _bury(db, key, now)
-            return bool(same)
+            elif not behind(sequencer, known):
+                # what is older, though begun later, is known by it
+                values = (sequencer, key.tenant, key.doc_id)
+                db.execute("UPDATE documents SET sequencer = ? WHERE tenant = ? AND id = ?", values)
+            _bury(db, key, now)
+            return True
 
     def commit(
         self,
@@ -177,16 +186,15 @@ class SqliteCatalog:
                 "SELECT 1 FROM generations WHERE tenant = ? AND doc_id = ? AND generation = ? AND dead_since IS NULL",
                 _row(key),
             ).fetchone()
-            if (
-                row is None
-                or begun is None  # given up as abandoned: its chunks may be gone
-                or not may_go_live(key.generation, sequencer, live=live, deleted_upto=int(row[1]), known=row[2])
-            ):
+            if row is None or begun is None:  # given up as abandoned: its chunks may be gone
                 db.execute(  # it may have been swept already: chunks that came later are garbage, too
                     "INSERT OR IGNORE INTO generations (tenant, doc_id, generation, begun_at) VALUES (?, ?, ?, ?)",
                     (*_row(key), now),
                 )
                 _bury(db, key, now)
+                return False
+            if not may_go_live(key.generation, sequencer, live=live, deleted_upto=int(row[1]), known=row[2]):
+                _superseded(db, key, now)
                 return False
             # a later ingestion may be under way: then the state is its own
             latest = key.generation == int(row[3]) or row[4] == "deleted"
@@ -332,8 +340,31 @@ def _set_state(db: sqlite3.Connection, key: GenerationKey, state: DocState, erro
 
 
 def _failed(db: sqlite3.Connection, key: GenerationKey, error: str, now: float) -> None:
+    if behind(*_sequencers(db, key)):
+        _superseded(db, key, now)
+        return
     _set_state(db, key, "failed", error, now)
     _bury(db, key, now)
+
+
+def _superseded(db: sqlite3.Connection, key: GenerationKey, now: float) -> None:
+    """Nothing comes of a generation, since what readers see is later."""
+    row = db.execute(
+        "SELECT live_generation FROM documents WHERE tenant = ? AND id = ?", (key.tenant, key.doc_id)
+    ).fetchone()
+    if row is not None and row[0] is not None:
+        _set_state(db, key, "ready", None, now)
+    _bury(db, key, now)
+
+
+def _sequencers(db: sqlite3.Connection, key: GenerationKey) -> tuple[str | None, str | None]:
+    """The generation's, and the one that its document carries."""
+    row = db.execute(
+        "SELECT g.sequencer, d.sequencer FROM generations g JOIN documents d ON d.tenant = g.tenant AND d.id = g.doc_id"
+        " WHERE g.tenant = ? AND g.doc_id = ? AND g.generation = ?",
+        _row(key),
+    ).fetchone()
+    return (None, None) if row is None else (row[0], row[1])
 
 
 def _is_pending(db: sqlite3.Connection, key: GenerationKey) -> bool:
