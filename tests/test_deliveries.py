@@ -12,7 +12,7 @@ from llamabda import events
 from llamabda.adapters.kreuzberg import KreuzbergExtractor
 from llamabda.adapters.s3 import S3Objects
 from llamabda.chunking import Chunking
-from llamabda.deliveries import BACKOFF, LAST_RECEIVE, MAX_ATTEMPTS, Deliveries, Delivery
+from llamabda.deliveries import APART_SECONDS, BACKOFF, LAST_RECEIVE, MAX_ATTEMPTS, READ_SECONDS, Deliveries, Delivery
 from llamabda.errors import DependencyFailed
 from llamabda.types import Deadline, NewDocument
 from tests.aws import REGION
@@ -20,7 +20,7 @@ from tests.crash_child import LengthEmbedder, open_ingest, with_embedder
 
 BUCKET = "documents-of-the-tests"
 TENANT = "t_" + "b" * 26
-SOON = 60.0
+SOON = 280.0
 
 
 @dataclass
@@ -262,13 +262,114 @@ def test_a_source_that_does_not_answer_is_asked_again_later(deliveries, letters,
     assert (body["event"], body["attempt"], delay) == (json.loads(created("a.txt")), 2, BACKOFF[0])
 
 
-def test_what_ended_its_worker_twice_is_not_tried_a_third_time(deliveries, letters, ingest, s3):
+def test_what_ended_its_worker_twice_gets_one_more_attempt_and_is_given_up(deliveries, letters, ingest, s3):
     put(s3, "a.txt", "Some text.")
     (key,) = ingest.accept("t", [NewDocument("d", "Some text.")], chunking=Chunking())
     assert deliver(deliveries, created("a.txt"), events.work(key), receives=LAST_RECEIVE) == []
+    assert ingest.catalog.get("shared", "s3:a.txt") is None
+    assert [(body["attempt"], delay) for body, delay in letters.sent] == [(MAX_ATTEMPTS, BACKOFF[-1])] * 2
+    assert letters.buried == []
+    last = [json.dumps(body) for body, _ in letters.sent]
+    assert deliver(deliveries, *last, receives=LAST_RECEIVE) == []
     assert [why for _, why in letters.buried] == ["given up: the work on it ended 2 times without a result"] * 2
     assert ingest.catalog.get("shared", "s3:a.txt").state == "failed"
     assert ingest.catalog.get("t", "d").state == "failed"
+
+
+@pytest.mark.parametrize("receives", [2, LAST_RECEIVE, LAST_RECEIVE + 1])
+def test_what_was_done_when_it_was_delivered_before_stays_done(deliveries, letters, ingest, s3, receives):
+    put(s3, "a.txt", "Some text.")
+    (key,) = ingest.accept("t", [NewDocument("d", "Some text.")], chunking=Chunking())
+    bodies = [created("a.txt"), events.work(key)]
+    assert deliver(deliveries, *bodies) == []
+    for body in bodies:
+        assert deliver(deliveries, body, receives=receives) == []
+    assert [ingest.catalog.get(*one).state for one in (("shared", "s3:a.txt"), ("t", "d"))] == ["ready"] * 2
+    assert (letters.sent, letters.buried) == ([], [])
+
+
+def test_of_what_may_have_ended_its_worker_one_is_tried_and_the_others_come_one_by_one(deliveries, letters, ingest, s3):
+    names = ["a.txt", "b.txt", "c.txt", "new.txt"]
+    for name in names:
+        put(s3, name, f"The text of {name}.")
+    batch = [Delivery(name, created(name), 1 if name == "new.txt" else 2) for name in names]
+    assert deliveries(batch, until=Deadline.after(SOON)) == []
+    assert [text_of(ingest, name) for name in names] == ["The text of a.txt.", None, None, "The text of new.txt."]
+    sent = [(body["event"]["detail"]["object"]["key"], body["attempt"], delay) for body, delay in letters.sent]
+    assert sent == [("b.txt", 2, APART_SECONDS), ("c.txt", 2, 2 * APART_SECONDS)]
+    for body, _ in letters.sent:
+        assert deliver(deliveries, json.dumps(body)) == []
+    assert all(text_of(ingest, name) for name in names)
+
+
+class Defective(LengthEmbedder):
+    def embed_documents(self, texts):
+        if any("poison" in text for text in texts):
+            raise RuntimeError("a defect")
+        return super().embed_documents(texts)
+
+
+def test_a_defect_does_not_hold_up_what_is_beside_it(deliveries, letters, ingest, s3, caplog):
+    for name in ("a.txt", "poison.txt", "b.txt"):
+        put(s3, name, f"The text of {name}.")
+    defective = with_embedder(ingest, Defective)
+    bodies = [created("a.txt"), created("poison.txt"), created("b.txt")]
+    assert deliver(replace(deliveries, ingest=lambda: defective), *bodies, seconds=SOON) == ["m1"]
+    assert [text_of(ingest, name) is not None for name in ("a.txt", "b.txt")] == [True, True]
+    assert "a defect" in caplog.text
+
+    class Strange:
+        def read(self, bucket, key, *, version=None, limit):
+            raise RuntimeError("another defect")
+
+    put(s3, "c.txt", "Some text.")
+    (key,) = ingest.accept("t", [NewDocument("d", "Some text.")], chunking=Chunking())
+    assert deliver(replace(deliveries, objects=Strange()), created("c.txt"), events.work(key)) == ["m0"]
+    assert ingest.catalog.get("t", "d").state == "ready"
+
+
+def test_when_the_catalog_fails_in_the_midst_of_work_it_is_sent_on_and_nonsense_is_put_aside_once(
+    deliveries, letters, ingest, s3
+):
+    class Away:
+        def __getattr__(self, name):
+            if name in ("start", "requeue"):
+                raise DependencyFailed("the catalog is throttled", dependency="catalog")
+            return getattr(ingest.catalog, name)
+
+    for name in ("a.txt", "b.txt"):
+        put(s3, name, f"The text of {name}.")
+    failing = replace(ingest, catalog=Away())
+    bodies = [created("a.txt"), "nonsense", created("b.txt")]
+    batch = replace(deliveries, ingest=lambda: failing)
+    letters.bury = lambda body, why: letters.buried.append((body, why))
+    assert deliver(batch, *bodies, seconds=SOON) == []
+    assert [body for body, _ in letters.buried] == ["nonsense"]
+    assert [(body["attempt"], delay) for body, delay in letters.sent] == [(2, BACKOFF[0])] * 2
+    for body, _ in letters.sent:
+        assert deliver(deliveries, json.dumps(body)) == []
+    assert [text_of(ingest, name) for name in ("a.txt", "b.txt")] == ["The text of a.txt.", "The text of b.txt."]
+
+
+def test_no_file_is_begun_that_may_take_longer_than_there_is_time_but_the_first(deliveries, letters, ingest, s3):
+    for name in ("a.txt", "b.txt"):
+        put(s3, name, f"The text of {name}.")
+    assert deliver(deliveries, created("a.txt"), created("b.txt"), seconds=READ_SECONDS - 1) == []
+    assert text_of(ingest, "a.txt") is not None
+    ((body, delay),) = letters.sent
+    assert (body["event"], body["attempt"], delay) == (json.loads(created("b.txt")), 1, 0.0)
+
+
+@pytest.mark.parametrize("key", ["tenants/", f"tenants/{TENANT}/"])
+def test_a_folder_of_tenants_that_is_made_is_no_failure(deliveries, letters, s3, key):
+    put(s3, key, b"")
+    assert deliver(deliveries, created(key)) == []
+    assert letters.buried == []
+
+
+def test_a_key_that_is_not_unicode_is_put_aside(deliveries, letters):
+    assert deliver(deliveries, created("\ud800.txt")) == []
+    assert "not Unicode" in letters.buried[0][1]
 
 
 def test_what_there_is_no_time_for_is_sent_on_as_it_is(deliveries, letters, ingest, s3):

@@ -194,6 +194,8 @@ def _text(found: Mapping[str, Any], name: str) -> str:
     value = found.get(name)
     if not isinstance(value, str) or not value:
         raise InvalidInput(f"the message has no {name!r}")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise InvalidInput(f"the message's {name!r} holds a lone surrogate: it is not Unicode")
     return value
 
 

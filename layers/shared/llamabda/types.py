@@ -110,6 +110,7 @@ class Document:
     created_at: datetime  # UTC
     updated_at: datetime  # UTC
     recipe: str = ""  # how the live chunks were made
+    sequencer: str | None = None  # of the source's latest event that is settled
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ class Record:
             created_at=self.created_at,
             updated_at=self.updated_at,
             recipe=self.recipe,
+            sequencer=self.sequencer,
         )
 
     def awaits(self, version: Version) -> bool:

@@ -35,7 +35,8 @@ CREATE INDEX IF NOT EXISTS generations_pending ON generations (begun_at) WHERE w
 """
 
 _COLUMNS = (
-    "tenant, id, source, state, live_generation, sha256, bytes, chunks, metadata, error, created_at, updated_at, recipe"
+    "tenant, id, source, state, live_generation, sha256, bytes, chunks, metadata, error, created_at, updated_at,"
+    " recipe, sequencer"
 )
 _PENDING = {
     "source": "TEXT NOT NULL DEFAULT ''",
@@ -387,7 +388,22 @@ def _bury(db: sqlite3.Connection, key: GenerationKey, now: float) -> None:
 
 
 def _document(row: Sequence[object]) -> Document:
-    tenant, doc_id, source, state, live, sha256, size, chunks, metadata, error, created, updated, recipe = row
+    (
+        tenant,
+        doc_id,
+        source,
+        state,
+        live,
+        sha256,
+        size,
+        chunks,
+        metadata,
+        error,
+        created,
+        updated,
+        recipe,
+        sequencer,
+    ) = row
     return Document(
         tenant=str(tenant),
         id=str(doc_id),
@@ -402,6 +418,7 @@ def _document(row: Sequence[object]) -> Document:
         created_at=_time(created),
         updated_at=_time(updated),
         recipe=str(recipe),
+        sequencer=None if sequencer is None else str(sequencer),
     )
 
 
