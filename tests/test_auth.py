@@ -367,3 +367,43 @@ def test_an_address_that_may_not_guess_uses_up_nobodys_guesses(auth: Auth):
         with pytest.raises(TooManyRequests, match="address"):
             limited.login("alice", "wrong-password", address="192.0.2.1")
     assert limited.login("alice", SECRET, address="192.0.2.2").access
+
+
+class Interrupted:
+    """A signer that does something before it signs."""
+
+    def __init__(self, signer: KeyFileSigner, happens) -> None:
+        self._signer = signer
+        self._happens = happens
+
+    def __getattr__(self, name: str):
+        if name == "key":
+            self._happens()
+        return getattr(self._signer, name)
+
+
+def test_a_refresh_that_fails_can_be_tried_again_with_the_same_token(auth: Auth, signer: KeyFileSigner):
+    def throttled():
+        raise DependencyFailed("the key is throttled", dependency="signer")
+
+    auth.register("alice", SECRET)
+    token = auth.login("alice", SECRET).refresh
+    assert isinstance(failure(replace(auth, signer=Interrupted(signer, throttled)).refresh, token), DependencyFailed)
+    assert auth.refresh(token).refresh != token
+    assert isinstance(failure(auth.refresh, token), Unauthorized)
+
+
+def test_who_is_disabled_in_the_midst_of_a_refresh_gets_nothing(auth: Auth, signer: KeyFileSigner):
+    auth.register("alice", SECRET)
+    token = auth.login("alice", SECRET).refresh
+    during = Interrupted(signer, lambda: auth.set_disabled("alice", True))
+    assert isinstance(failure(replace(auth, signer=during).refresh, token), Unauthorized)
+
+
+def test_of_two_refreshes_at_once_one_succeeds_and_the_session_ends(auth: Auth, signer: KeyFileSigner):
+    auth.register("alice", SECRET)
+    token = auth.login("alice", SECRET).refresh
+    second: list[Tokens] = []
+    during = Interrupted(signer, lambda: second.append(auth.refresh(token)))
+    assert isinstance(failure(replace(auth, signer=during).refresh, token), Unauthorized)
+    assert isinstance(failure(auth.refresh, second[0].refresh), Unauthorized)

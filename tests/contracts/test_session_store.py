@@ -88,3 +88,14 @@ def test_a_session_keeps_the_credentials_that_it_began_with(store):
     store.add(Session("s", "alice", "one", LATER, credentials=3), now=NOW)
     for old, new in (("one", "two"), ("two", "three")):
         assert store.rotate("s", old, new, expires_at=LATER, now=NOW) == Session("s", "alice", new, LATER, 3)
+
+
+def test_a_session_is_told_as_it_is_until_it_ends(store):
+    assert store.get("s") is None
+    session = Session("s", "alice", "one", LATER, credentials=3)
+    store.add(session, now=NOW)
+    assert store.get("s") == session
+    rotated = store.rotate("s", "one", "two", expires_at=LATER + 1, now=NOW)
+    assert store.get("s") == rotated == Session("s", "alice", "two", LATER + 1, 3)
+    store.end_all("alice")
+    assert store.get("s") is None

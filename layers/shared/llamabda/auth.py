@@ -215,18 +215,24 @@ class Auth:
     def refresh(self, token: str) -> Tokens:
         """New tokens for a refresh token, which is used up. Unauthorized when it is not good.
 
-        One that was used before ends the whole session: whoever used it, two have it.
+        One that was used before ends the whole session: whoever used it, two have it. Where something fails, it can be
+        used again.
         """
         session_id, secret = _split(token)
-        fresh = secrets.token_urlsafe(32)
+        fresh, digest = secrets.token_urlsafe(32), _digest(secret)
         now = self.clock()
-        session = self.sessions.rotate(
-            session_id, _digest(secret), _digest(fresh), expires_at=now + self.refresh_lifetime, now=now
-        )
-        user = None if session is None else self.users.get(session.username)
-        if session is None or user is None or user.disabled or user.credentials != session.credentials:
+        session = self.sessions.get(session_id)
+        minted = None
+        if session is not None and session.digest == digest:
+            # whatever can fail comes before the token is used up: the client would try again with it
+            user = self.users.get(session.username)
+            if user is not None and not user.disabled and user.credentials == session.credentials:
+                minted = self._mint(user)
+        end = now + self.refresh_lifetime
+        used = self.sessions.rotate(session_id, digest, _digest(fresh), expires_at=end, now=now)
+        if used is None or minted is None:
             raise Unauthorized(REFRESH_FAILED)
-        return Tokens(self._mint(user), self.lifetime, f"{session_id}.{fresh}")
+        return Tokens(minted, self.lifetime, f"{session_id}.{fresh}")
 
     def logout(self, token: str) -> None:
         """Ends the session of a refresh token; nothing happens when it is not good."""

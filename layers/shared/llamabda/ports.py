@@ -487,6 +487,9 @@ class SessionStore(Protocol):
     def add(self, session: Session, *, now: float) -> None:
         """May forget sessions that had expired at `now` (epoch seconds)."""
 
+    def get(self, session_id: str) -> Session | None:
+        """None: there is none (any more). It may have expired."""
+
     def rotate(self, session_id: str, old: str, new: str, *, expires_at: float, now: float) -> Session | None:
         """The session as it is then, when `old` is its newest digest and has not expired; `new` takes its place.
 

@@ -35,6 +35,13 @@ class DynamoSessionStore:
         }
         self._table.write(Put(_key(session.id), item))
 
+    def get(self, session_id: str) -> Session | None:
+        found = self._table.get(_key(session_id))
+        if found is None or found["ended"] != self._ended(found["username"]):
+            return None
+        expires_at, credentials = float(found["expires_at"]), found["credentials"]
+        return Session(session_id, found["username"], found["digest"], expires_at, credentials)
+
     def rotate(self, session_id: str, old: str, new: str, *, expires_at: float, now: float) -> Session | None:
         change = "SET #digest = :new, #expires_at = :end, #expires = :expires"
         values = {"old": old, "new": new, "now": now, "end": expires_at, "expires": forget_at(expires_at)}

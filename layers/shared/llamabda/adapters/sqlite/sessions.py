@@ -28,6 +28,13 @@ class SqliteSessionStore:
             db.execute("DELETE FROM sessions WHERE expires_at <= ?", (now,))
             db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", row)
 
+    def get(self, session_id: str) -> Session | None:
+        with self._database.read() as db:
+            row = db.execute(
+                "SELECT username, digest, expires_at, credentials FROM sessions WHERE id = ?", (session_id,)
+            ).fetchone()
+        return None if row is None else Session(session_id, str(row[0]), str(row[1]), float(row[2]), int(row[3]))
+
     def rotate(self, session_id: str, old: str, new: str, *, expires_at: float, now: float) -> Session | None:
         with self._database.write() as db:
             row = db.execute(
