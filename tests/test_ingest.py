@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -249,3 +250,50 @@ def test_deleting_is_final_at_once_and_a_missing_document_cannot_be_deleted(inge
     ):
         with pytest.raises(NotFound):
             call()
+
+
+class Calls:
+    """Another's methods; keeps which were called. `fails`: the documents at which `begin` does."""
+
+    def __init__(self, other, log: list, fails: tuple[str, ...] = ()) -> None:
+        self._other, self._log, self._fails = other, log, fails
+
+    def __getattr__(self, name: str):
+        found = getattr(self._other, name)
+
+        def call(*args, **more):
+            if name == "begin" and args[1] in self._fails:
+                raise DependencyFailed("the catalog is throttled", dependency="catalog")
+            returned = found(*args, **more)
+            self._log.append((name, returned if name == "begin" else args[0]))
+            return returned
+
+        return call
+
+
+def test_documents_that_are_stored_at_once_are_queued_before_their_texts_are_there(ingest):
+    log: list = []
+    stores = {name: Calls(getattr(ingest, name), log) for name in ("catalog", "texts", "queue")}
+    documents = [NewDocument(f"d{n}", f"Text {n}.") for n in range(25)]
+    keys = replace(ingest, at_once=10, **stores).accept("t", documents, chunking=SMALL)
+    assert [key.doc_id for key in keys] == [document.id for document in documents]
+    assert [ingest.texts.get(key) for key in keys] == [document.text for document in documents]
+    for first in (0, 10, 20):
+        part = keys[first : first + 10]
+        at = log.index(("put", part))
+        before, after = log[:at], log[at + 1 :]
+        assert sum(name == "begin" for name, _ in before) >= first + len(part)
+        assert all(("put", key) in after and ("put", key) not in before for key in part)
+    assert log[-1] == ("put", keys)
+
+
+def test_where_some_cannot_be_stored_those_that_were_begun_are_queued(ingest):
+    log: list = []
+    failing = replace(
+        ingest, at_once=10, catalog=Calls(ingest.catalog, log, fails=("d3",)), queue=Calls(ingest.queue, log)
+    )
+    documents = [NewDocument(f"d{n}", f"Text {n}.") for n in range(7)]
+    with pytest.raises(DependencyFailed, match="throttled"):
+        failing.accept("t", documents, chunking=SMALL)
+    (queued,) = [what for name, what in log if name == "put"]
+    assert [key.doc_id for key in queued] == ["d0", "d1", "d2", "d4", "d5", "d6"]

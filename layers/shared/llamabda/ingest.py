@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from llamabda import time_left
@@ -22,6 +23,7 @@ from llamabda.errors import Busy, DependencyFailed, Gone, InvalidInput, Llamabda
 from llamabda.ports import Catalog, Embeddings, Indexes, Queue, TextStore
 from llamabda.preparation import BATCH_CHUNKS, Known, Prepared, index, instructions, known_vectors, prepare
 from llamabda.space import Space
+from llamabda.time_left import together
 from llamabda.types import Chunk, Deadline, DocState, Document, GenerationKey, NewDocument
 
 if TYPE_CHECKING:
@@ -68,7 +70,10 @@ class _OutOfTime(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
-    """Writes and reads documents of one or more tenants. `space` is called late: loading a model takes a while."""
+    """Writes and reads documents of one or more tenants. `space` is called late: loading a model takes a while.
+
+    `at_once`: how many documents are stored at the same time, which helps where a store is far away.
+    """
 
     catalog: Catalog
     space: Callable[[], Space]  # to read
@@ -77,6 +82,7 @@ class Ingest:
     queue: Queue
     indexes: Indexes
     embeddings: Embeddings
+    at_once: int = 1
 
     def train(
         self,
@@ -129,8 +135,19 @@ class Ingest:
         for at, document in enumerate(documents):
             _check(document, at)
         _check_distinct(documents)
-        keys = []
-        for document in documents:
+        keys: list[GenerationKey] = []
+        for first in range(0, len(documents), self.at_once):
+            keys += self._accepted(tenant, documents[first : first + self.at_once], chunking, delay)
+        self.queue.put(keys, delay=delay)
+        return keys
+
+    def _accepted(
+        self, tenant: str, documents: Sequence[NewDocument], chunking: Chunking, delay: float
+    ) -> list[GenerationKey]:
+        begun: dict[int, GenerationKey] = {}
+
+        def begin(at: int) -> None:
+            document = documents[at]
             generation = self.catalog.begin(
                 tenant,
                 document.id,
@@ -141,13 +158,17 @@ class Ingest:
             )
             if generation is None:
                 raise AssertionError("a write without a sequencer is never superseded at its beginning")
-            key = GenerationKey(tenant, document.id, generation)
+            begun[at] = GenerationKey(tenant, document.id, generation)
+
+        places = range(len(documents))
+        try:
+            together([partial(begin, at) for at in places], self.at_once)
+        finally:
             # queued before its text is there: a crash in between is found, and told, when the work is taken
-            self.queue.put([key], delay=max(delay, TEXT_SECONDS))
-            self.texts.put(key, document.text)
-            keys.append(key)
-        self.queue.put(keys, delay=delay)
-        return keys
+            if begun:
+                self.queue.put([begun[at] for at in sorted(begun)], delay=max(delay, TEXT_SECONDS))
+        together([partial(self.texts.put, begun[at], documents[at].text) for at in places], self.at_once)
+        return [begun[at] for at in places]
 
     def receive(
         self, tenant: str, document: NewDocument, *, chunking: Chunking, sequencer: str | None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import TypeVar
@@ -83,3 +84,14 @@ def bounded(call: Callable[[], T], seconds: float = math.inf) -> T:
     if not result:
         raise TimeIsUp(f"there was no answer in {seconds:.1f} s")
     return result[0]
+
+
+def together(jobs: Sequence[Callable[[], T]], threads: int) -> list[T]:
+    """Does them at the same time, under the same deadline, and returns what they return, in their order.
+
+    The first one's failure is raised, once all have ended.
+    """
+    if len(jobs) < 2 or threads < 2:
+        return [job() for job in jobs]
+    with ThreadPoolExecutor(min(len(jobs), threads), thread_name_prefix="together") as pool:
+        return [job.result() for job in [pool.submit(copy_context().run, job) for job in jobs]]

@@ -61,6 +61,7 @@ log = logging.getLogger("llamabda")
 
 LEEWAY = 60  # seconds that a key stays published beyond the life of the tokens that it signed
 
+ACCEPTED_AT_ONCE = 10  # documents, where stores are services: each of them is asked several times
 READY_SECONDS = 1.0  # that a check of readiness waits for a server: who asks gives up soon
 EMBEDDER_RETRY_SECONDS = 30.0  # after which a model that could not be loaded is asked for again
 EMBEDDER_WAIT_SECONDS = (
@@ -364,6 +365,7 @@ def ingest() -> Ingest:
         queue=queue(),
         indexes=indexes(),
         embeddings=embeddings(),
+        at_once=ACCEPTED_AT_ONCE if settings().catalog_table else 1,
     )
 
 
