@@ -46,7 +46,9 @@ FROM tools AS embedding-model
 COPY scripts/image/embedder.py /build/
 ARG EMBED_MODEL_NAME=sentence-transformers/all-MiniLM-L6-v2
 ARG EMBEDDER=onnx
-RUN LLAMABDA_CACHE=/opt/cache python /build/embedder.py model "${EMBEDDER}" "${EMBED_MODEL_NAME}"
+# while the embedding model changes, that of what is searched until then
+ARG FORMER_EMBED_MODEL_NAME=
+RUN LLAMABDA_CACHE=/opt/cache python /build/embedder.py model "${EMBEDDER}" "${EMBED_MODEL_NAME}" ${FORMER_EMBED_MODEL_NAME}
 
 # nothing for onnx; for sentence_transformers that library, and torch: TORCH_REQUIREMENT from TORCH_INDEX_URL
 FROM ${BASE_IMAGE} AS embedder-packages

@@ -1,11 +1,11 @@
 """What an image's embedder needs, by the build argument EMBEDDER: `onnx`, or `sentence_transformers`.
 
     python embedder.py packages EMBEDDER FOLDER --lock FILE [--torch REQUIREMENT] [--torch-index ADDRESS]
-    python embedder.py model EMBEDDER NAME
+    python embedder.py model EMBEDDER NAME...
 
 `packages` makes FOLDER, which stays empty for onnx: its packages come with the function's own. Otherwise it takes what
 the lock pins, and beside it torch, which no lock holds, for its builds differ by gigabytes: from the index that is
-named, or from where pip finds everything else. `model` puts the embedding model into LLAMABDA_CACHE: prepared for
+named, or from where pip finds everything else. `model` puts embedding models into LLAMABDA_CACHE: prepared for
 onnxruntime, or as it was published. It needs the project.
 """
 
@@ -90,12 +90,13 @@ def main() -> None:
     one.add_argument("--torch-index", default="")
     other = commands.add_parser("model")
     other.add_argument("embedder", type=_embedder)
-    other.add_argument("name")
+    other.add_argument("names", nargs="+", metavar="NAME")
     given = parser.parse_args()
     if given.command == "packages":
         packages(given.embedder, given.folder, given.lock, given.torch, given.torch_index)
     else:
-        model(given.embedder, given.name)
+        for name in given.names:
+            model(given.embedder, name)
 
 
 if __name__ == "__main__":
