@@ -1,4 +1,4 @@
-"""Looks for secrets in what an image adds to its base: in its history and in every layer, also in what a later one hides.
+"""Looks for secrets in what an image adds to its base: in its history and in each layer, hidden or not.
 
 `python -m scripts.supply.secrets IMAGE [--base IMAGE]` prints what it finds, without its value, and exits 1.
 """
