@@ -172,7 +172,7 @@ def _timed(function: Function, code: str) -> float:
 
 
 class Container:
-    """One instance of a function behind the emulator. Use as a context manager. `options`: more ones of `docker run`."""
+    """One instance of a function behind the emulator. Use as a context manager. `options`: more of `docker run`."""
 
     def __init__(self, function: Function, emulator: Path, *options: str) -> None:
         self._function = function
