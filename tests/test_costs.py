@@ -63,8 +63,9 @@ def test_an_idle_month_is_made_of_what_stands_there():
     ("choices", "expected"),
     [
         (Choices(opensearch="existing"), 0.0),
-        (Choices(opensearch="serverless"), 1460 * 0.24 + 0.6 * 0.024),
-        (Choices(opensearch="serverless-without-standby"), 730 * 0.24 + 0.6 * 0.024),
+        (Choices(opensearch="serverless", standby=True), 1460 * 0.24 + 0.6 * 0.024),
+        (Choices(opensearch="serverless"), 730 * 0.24 + 0.6 * 0.024),
+        (Choices(storage=50), 26.28 + 50 * 0.122),
         (Choices(instance="r6g.large.search", instances=3), 3 * 730 * 0.167 + 3 * 10 * 0.122),
         (Choices(instance="m8g.large.search", instance_hour=0.2), 146 + 1.22),
         (Choices(instance_hour=0.0), 1.22),  # zero is a price
@@ -159,7 +160,7 @@ def test_from_the_break_even_on_the_knowledge_base_is_the_cheaper_one():
 @pytest.mark.parametrize(
     ("choices", "rival", "work"),
     [
-        (Choices(opensearch="serverless"), Rival(), Work()),  # dearer from the start
+        (Choices(opensearch="serverless", standby=True), Rival(), Work()),  # dearer from the start
         (Choices(), Rival("claude-3-haiku"), Work(seconds=0.1)),  # cheaper for ever
     ],
 )
@@ -196,8 +197,22 @@ def test_the_defaults_are_the_templates():
     template = yaml.load((ROOT / "template.yaml").read_text("utf-8"), Loader)
     defaults = {name: one.get("Default") for name, one in template["Parameters"].items()}
     choices = Choices()
-    assert defaults["Architecture"] == choices.architecture
-    assert (defaults["AskMemory"], defaults["IngestMemory"]) == (choices.ask_memory, choices.ingest_memory)
+    counted = {
+        "Architecture": choices.architecture,
+        "AskMemory": choices.ask_memory,
+        "IngestMemory": choices.ingest_memory,
+        "OpenSearchMode": choices.opensearch,
+        "OpenSearchInstanceType": choices.instance,
+        "OpenSearchInstances": choices.instances,
+        "OpenSearchStorage": choices.storage,
+        "OpenSearchStandby": "ENABLED" if choices.standby else "DISABLED",
+    }
+    there = {name: value for name, value in counted.items() if name in defaults}
+    assert {"Architecture", "AskMemory", "IngestMemory"} <= set(there)
+    assert {name: defaults[name] for name in there} == there
+    kinds = [one["Type"] for one in template["Resources"].values()]
+    assert kinds.count("AWS::CloudWatch::Alarm") in (0, choices.alarms)
+    assert kinds.count("AWS::CloudWatch::Dashboard") in (0, choices.dashboards)
 
 
 def test_as_many_metrics_are_counted_as_there_are():
@@ -227,8 +242,8 @@ def test_the_command_prints_json_that_adds_up(run):
     expected = found["idle_month"]["usd"] + 5 * found["answers"]["usd"] + found["metrics_month"]["usd"]
     assert found["month_usd"] == pytest.approx(expected)
     by_kind = found["idle_month_by_opensearch"]
-    assert by_kind["managed, 1 x t3.small.search"] == pytest.approx(found["idle_month"]["usd"])
-    assert by_kind["existing"] < by_kind["managed, 1 x t3.small.search"] < by_kind["serverless"]
+    assert by_kind["domain, 1 x t3.small.search"] == pytest.approx(found["idle_month"]["usd"])
+    assert by_kind["existing"] < by_kind["domain, 1 x t3.small.search"] < by_kind["serverless"]
 
 
 def test_the_table_of_prices_is_printed_with_its_date(run):

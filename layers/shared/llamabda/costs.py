@@ -17,8 +17,8 @@ from typing import Literal
 from llamabda.prices import HOURS_PER_MONTH, usd
 from llamabda.receipts import Architecture, gb_seconds
 
-OpenSearch = Literal["managed", "serverless", "serverless-without-standby", "existing"]
-OPENSEARCH: tuple[OpenSearch, ...] = ("managed", "serverless", "serverless-without-standby", "existing")
+OpenSearch = Literal["domain", "serverless", "existing"]
+OPENSEARCH: tuple[OpenSearch, ...] = ("domain", "serverless", "existing")
 Store = Literal["opensearch-serverless", "s3-vectors"]
 STORES: tuple[Store, ...] = ("opensearch-serverless", "s3-vectors")
 
@@ -41,13 +41,12 @@ CHARACTERS_PER_CHUNK = 700  # 800, of which neighbours share 100
 CHARACTERS_PER_TOKEN = 4
 INDEX_RATIO = 6  # bytes of OpenSearch's index for a byte of text
 VOLUME_ROOM = 1.45  # bytes of volume for a byte of index, as OpenSearch Service's guide has it
-LEAST_VOLUME = 10  # GB
 RECORD_BYTES = 2_000  # a document's items in the catalog
 RECORD_WRITES = 12  # until a document is live, with its indexes
 IMAGES_GB = 0.7  # the three, compressed
 TITAN_DIMENSIONS = 1024
 
-OCUS: dict[str, float] = {"serverless": 2, "serverless-without-standby": 1}  # the least: half for indexing
+OCUS = {True: 2.0, False: 1.0}  # with and without standby, at least: half of them for indexing
 METRICS = {"ask": 11, "ingest": 4, "auth": 4}  # that a function prints
 
 
@@ -55,15 +54,17 @@ METRICS = {"ask": 11, "ingest": 4, "auth": 4}  # that a function prints
 class Choices:
     """The parameters of a deployment that cost something. Memory in MB."""
 
-    opensearch: OpenSearch = "managed"
+    opensearch: OpenSearch = "domain"
     instance: str = "t3.small.search"
     instances: int = 1
+    storage: int = 10  # GB an instance, at least
+    standby: bool = False  # of a serverless collection
     instance_hour: float | None = None  # USD, where the table does not have the instance, or another price
     architecture: Architecture = "x86_64"
     ask_memory: int = 5_120
     ingest_memory: int = 3_008
     signing_keys: int = 1
-    alarms: int = 12
+    alarms: int = 13
     dashboards: int = 1
 
 
@@ -135,14 +136,14 @@ def idle(choices: Choices, work: Work) -> list[Line]:
 def _search(choices: Choices, work: Work) -> list[Line]:
     if choices.opensearch == "existing":
         return []
-    if choices.opensearch != "managed":
-        hours = OCUS[choices.opensearch] * HOURS_PER_MONTH
+    if choices.opensearch == "serverless":
+        hours = OCUS[choices.standby] * HOURS_PER_MONTH
         return [
             _line("OpenSearch Serverless, at least", hours, "OCU-hours", "ocu"),
             _line("its storage", work.index_gigabytes, "GB", "ocu storage"),
         ]
     hour = usd(choices.instance) if choices.instance_hour is None else choices.instance_hour
-    volume = max(LEAST_VOLUME, math.ceil(round(work.index_gigabytes * VOLUME_ROOM / choices.instances, 6)))
+    volume = max(choices.storage, math.ceil(round(work.index_gigabytes * VOLUME_ROOM / choices.instances, 6)))
     return [
         _line(
             f"OpenSearch, {choices.instances} x {choices.instance}", choices.instances * HOURS_PER_MONTH, "hours", hour
@@ -196,7 +197,7 @@ def rival_idle(rival: Rival, work: Work) -> list[Line]:
     if rival.store == "s3-vectors":
         return [_line("vectors in S3 Vectors", _vectors(work), "GB", "s3 vectors storage"), documents]
     return [
-        _line("OpenSearch Serverless, at least", OCUS["serverless"] * HOURS_PER_MONTH, "OCU-hours", "ocu"),
+        _line("OpenSearch Serverless, at least", OCUS[True] * HOURS_PER_MONTH, "OCU-hours", "ocu"),
         _line("its storage", work.index_gigabytes, "GB", "ocu storage"),
         documents,
     ]

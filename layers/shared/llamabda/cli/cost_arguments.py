@@ -17,9 +17,13 @@ def add(cost: argparse.ArgumentParser) -> None:
         "--prices", action="store_true", help="the table of prices instead: where and when each was found"
     )
     cost.add_argument("--opensearch", choices=costs.OPENSEARCH, default=choices.opensearch, help="(%(default)s)")
-    cost.add_argument("--instance", default=choices.instance, help="of a managed domain (%(default)s)")
+    cost.add_argument("--instance", default=choices.instance, help="of a domain (%(default)s)")
     cost.add_argument("--instance-hour", type=_amount(1_000), metavar="USD", help="its price, where the table lacks it")
     cost.add_argument("--instances", type=_count(1, 80), default=choices.instances, help="(%(default)s)")
+    cost.add_argument(
+        "--storage", type=_count(10, 1_000), default=choices.storage, help="GB an instance, at least (%(default)s)"
+    )
+    cost.add_argument("--standby", action="store_true", help="of a serverless collection")
     cost.add_argument(
         "--architecture", choices=receipts.ARCHITECTURES, default=choices.architecture, help="(%(default)s)"
     )

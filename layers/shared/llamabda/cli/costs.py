@@ -51,6 +51,8 @@ def _choices(arguments: Namespace) -> Choices:
         opensearch=arguments.opensearch,
         instance=arguments.instance,
         instances=arguments.instances,
+        storage=arguments.storage,
+        standby=arguments.standby,
         instance_hour=arguments.instance_hour,
         architecture=arguments.architecture,
         ask_memory=arguments.ask_memory,
@@ -63,12 +65,16 @@ def _choices(arguments: Namespace) -> Choices:
 
 def alternatives(choices: Choices) -> list[tuple[str, Choices]]:
     """The same deployment over every OpenSearch that the table knows."""
-    managed = [
-        (f"managed, 1 x {name}", replace(choices, opensearch="managed", instance=name, instances=1, instance_hour=None))
+    domains = [
+        (f"domain, 1 x {name}", replace(choices, opensearch="domain", instance=name, instances=1, instance_hour=None))
         for name in prices.INSTANCES
     ]
-    others = [(kind, replace(choices, opensearch=kind)) for kind in costs.OPENSEARCH if kind != "managed"]
-    return [*managed, *others]
+    return [
+        *domains,
+        ("serverless", replace(choices, opensearch="serverless", standby=False)),
+        ("serverless, with standby", replace(choices, opensearch="serverless", standby=True)),
+        ("existing", replace(choices, opensearch="existing")),
+    ]
 
 
 def _data(choices: Choices, work: Work, rival: Rival) -> dict[str, object]:
