@@ -62,12 +62,19 @@ PRICES = {
     "dynamodb storage": Price(
         0.25, "GB-month", _DYNAMODB, "aws.amazon.com/dynamodb/pricing, a stored copy without date"
     ),
-    "dynamodb recovery": Price(0.20, "GB-month of point-in-time recovery", _DYNAMODB, MEMORY),
+    "dynamodb recovery": Price(
+        0.20, "GB-month of point-in-time recovery", _DYNAMODB, "finops.com.py, DynamoDB backups"
+    ),
     "s3 storage": Price(0.023, "GB-month", _S3, "a public repository's table of simple prices, without date"),
     "s3 put": Price(0.005 / 1e3, "PUT or LIST request", _S3, "the same table"),
     "s3 get": Price(0.0004 / 1e3, "GET request", _S3, "the same table"),
     "sqs request": Price(0.40 / 1e6, "request of up to 64 KB", "aws.amazon.com/sqs/pricing", "the same table"),
-    "eventbridge event": Price(1.00 / 1e6, "event of S3", "aws.amazon.com/eventbridge/pricing", MEMORY),
+    "eventbridge event": Price(
+        1.00 / 1e6,
+        "event of S3",
+        "aws.amazon.com/eventbridge/pricing",
+        f"{MEMORY}; two guides of 2026 call these events free",
+    ),
     "kms key": Price(1.00, "key and month", "aws.amazon.com/kms/pricing", "that page, a stored copy without date"),
     "kms signature": Price(
         0.03 / 1e4, "signature with RSA_2048", "aws.amazon.com/kms/pricing", "wring.co, KMS pricing guide (2026)"
@@ -81,7 +88,7 @@ PRICES = {
     "logs": Price(0.50, "GB taken in", _CLOUDWATCH, "factualminds.com, CloudWatch pricing (2026-06)"),
     "logs storage": Price(0.03, "GB-month, compressed", _CLOUDWATCH, MEMORY),
     "metric": Price(0.30, "metric and month, by the hour in which it is sent", _CLOUDWATCH, "signoz.io (2026-02)"),
-    "alarm": Price(0.10, "alarm and month", _CLOUDWATCH, MEMORY),
+    "alarm": Price(0.10, "alarm and month", _CLOUDWATCH, "c3x.dev, CloudWatch alarms"),
     "dashboard": Price(3.00, "dashboard and month", _CLOUDWATCH, "factualminds.com, CloudWatch pricing (2026-06)"),
     "ecr storage": Price(
         0.10, "GB-month, compressed", "aws.amazon.com/ecr/pricing", "cloudburn.io, ECR pricing (2026-03)"
