@@ -34,18 +34,6 @@ asked = prompt.build("When does the office open?", ["The office opens at eight i
 said = "".join(wiring_models.load_generator().generate(asked, max_tokens=16, deadline=Deadline.after(60)))
 print(bool(said.strip()), vector.ndim)
 """
-WRITES = """
-import os, tempfile
-refused = []
-for place in ("/", "/opt", "/opt/llamabda", "/var/tmp", "/usr/local/lib"):
-    try:
-        open(os.path.join(place, "x"), "w").close()
-    except OSError:
-        refused.append(place)
-tempfile.NamedTemporaryFile(dir="/tmp").close()
-print(len(refused))
-"""
-
 # in the SAM CLI's environment: what it would build each function of a template upon
 BASES = """
 import json, sys
@@ -67,11 +55,6 @@ def test_an_image_answers_requests_where_only_tmp_can_be_written(image):
 @pytest.mark.parametrize(("image", "code"), [(IMAGES[1], INGESTS), (IMAGES[2], ANSWERS)], ids=["ingest", "ask"])
 def test_models_and_files_are_read_where_only_tmp_can_be_written(image, code):
     assert python(image, code, *READ_ONLY, "--memory", "2g") == "True 1\n"
-
-
-@EACH
-def test_nothing_but_tmp_can_be_written(image):
-    assert python(image, WRITES, *READ_ONLY) == "5\n"
 
 
 @EACH
