@@ -8,7 +8,7 @@ EXPORT := $(BIN)/uv export --quiet --frozen --format requirements-txt --no-emit-
 	--no-emit-package llama-cpp-python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve opensearch local invoke e2e test lint types bench lock clean
+.PHONY: help setup demo serve opensearch local invoke e2e sbom audit test lint types bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,14 @@ e2e: ## the same, asked and fed from outside, then taken down
 invoke: ## one event to its function: make invoke EVENT=events/created.json (while `make local` runs)
 	@$(BIN)/python scripts/local/stack.py invoke $(EVENT)
 
+sbom: ## what is in each image that `sam build` made: build/sbom
+	@$(BOOTSTRAP) dev
+	@$(BIN)/python -m scripts.supply.sbom $(ARGS)
+
+audit: ## known vulnerabilities of the locks; 3: nothing is known, but not all could be looked up
+	@$(BOOTSTRAP) dev
+	@$(BIN)/python -m scripts.supply.audit $(ARGS)
+
 test: ## all tests
 	@$(BOOTSTRAP) dev
 	@$(BIN)/pytest $(ARGS)
@@ -62,9 +70,11 @@ lock: ## resolve the dependencies anew and write locks/ (needs the network)
 	@$(EXPORT) --extra local --no-dev --group build --output-file locks/local.txt
 	@$(EXPORT) --extra local --group dev --output-file locks/dev.txt
 	@$(EXPORT) --extra export --no-dev --prune torch --output-file locks/sentence-transformers.txt
+	@printf 'pip-audit>=2.10\ncyclonedx-python-lib[json-validation]>=11\n' | $(BIN)/uv pip compile --quiet --universal \
+		--upgrade --generate-hashes --python-version 3.11 --no-header --no-annotate --output-file locks/audit.txt -
 	@rm -f uv.lock
 	@git diff --stat -- locks
 
 clean: ## remove what was made here (not the caches of models and wheels)
-	rm -rf .venv .demo build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info layers/shared/*.egg-info
+	rm -rf .venv .venv-audit .demo build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info layers/shared/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -172,13 +172,13 @@ def _timed(function: Function, code: str) -> float:
 
 
 class Container:
-    """One instance of a function behind the emulator. Use as a context manager."""
+    """One instance of a function behind the emulator. Use as a context manager. `options`: more of `docker run`."""
 
-    def __init__(self, function: Function, emulator: Path) -> None:
+    def __init__(self, function: Function, emulator: Path, *options: str) -> None:
         self._function = function
         self._id = _docker(
             *("run", "--detach", "--publish", "127.0.0.1::8080", "--volume", f"{emulator}:/emulator:ro"),
-            *(*function.limits(), *_variables(_ENVIRONMENT), "--entrypoint", "/emulator", function.image),
+            *(*function.limits(), *options, *_variables(_ENVIRONMENT), "--entrypoint", "/emulator", function.image),
             *("python", "-m", "awslambdaric", f"llamabda_functions.{function.name}.entry.handler"),
         ).strip()
 

@@ -17,13 +17,14 @@ from llamabda import rendering, time_left, wiring
 from llamabda.ask import Delta, Event, Extract, Leaving, Retrieved, last
 from llamabda.errors import LlamabdaError, TooLarge
 from llamabda.http import TEXT_TYPES, Caller, Until, create_app, routes, stages
-from llamabda.http_envelope import REQUEST_ID
+from llamabda.http_envelope import LAPS, REQUEST_ID, Laps
 from llamabda.http_events import MEDIA_TYPE as EVENTS
 from llamabda.http_events import EventStream, while_connected
 from llamabda.http_openapi import problems
 from llamabda.http_shapes import Filtered, FusionWeights, Hit, Question, Reply
 from llamabda.settings import settings
 from llamabda.types import Citation, Deadline, Mode
+from llamabda.types import Reply as AskReply
 
 if TYPE_CHECKING:
     from mangum import Mangum
@@ -106,9 +107,10 @@ async def ask(body: AskRequest, caller: Caller, until: Until, request: Request) 
 
     if body.stream:
         events = await run_in_threadpool(begin)
-        named = (pair for event in events for pair in shown(event))
+        told = (_receipted(event, request) if isinstance(event, AskReply) else event for event in events)
+        named = (pair for event in told for pair in shown(event))
         return EventStream(named, leave=leaving, request_id=request.scope[REQUEST_ID])
-    reply = await while_connected(request.receive, lambda: last(begin()), leaving)
+    reply = _receipted(await while_connected(request.receive, lambda: last(begin()), leaving), request)
     stages(request, reply.timings)
     wiring.metrics().answer(reply)
     return Reply.of(reply)
@@ -149,6 +151,15 @@ def ready(response: Response, until: Until) -> Readiness:
         response.status_code = 503
         response.headers["Retry-After"] = "2"
     return readiness
+
+
+def _receipted(reply: AskReply, request: Request) -> AskReply:
+    """With what this invocation has cost so far; outside Lambda as it is."""
+    receipts = wiring.receipts()
+    if receipts is None:
+        return reply
+    laps: Laps = request.scope[LAPS]
+    return receipts.on(reply, time.perf_counter() - laps.began)
 
 
 def shown(event: Event) -> Iterator[tuple[str, dict[str, object]]]:

@@ -25,7 +25,7 @@ class Image:
         return f"{self.function}function:{self.function}"
 
 
-AWS = ("boto3", "llamabda.adapters.jwks", "llamabda.adapters.dynamodb.users", "llamabda.adapters.no_metrics")
+AWS = ("boto3", "llamabda.adapters.jwks", "llamabda.adapters.dynamodb.users", "llamabda.adapters.emf")
 INDEX = (
     *("opensearchpy", "requests_aws4auth", "llamabda.wiring_index", "llamabda.adapters.opensearch"),
     *("numpy", "onnxruntime", "tokenizers", "simsimd", "snowballstemmer", "llamabda.adapters.onnx"),

@@ -10,9 +10,13 @@ import time
 
 import pytest
 
-from llamabda import wiring
+from llamabda import wiring, wiring_aws
+from llamabda.background import Once
 from llamabda.types import Deadline
+from tests import emf
 from tests.http.conftest import HARBOUR, PASSWORD
+
+QUESTION = {"question": "When does the harbour office open?"}
 
 
 class Context:
@@ -166,3 +170,49 @@ def test_the_deadline_is_the_gateways_or_the_functions_whichever_is_first(
     assert status == 200
     elapsed = time.monotonic() - before
     assert before + expected - 1 <= seen[0].at <= before + expected + elapsed
+
+
+@pytest.fixture
+def billed(token, monkeypatch) -> str:
+    """A token, on a function of 2,048 MB whose parts are there already: embedded ones are not made on Lambda."""
+    call("ingest", event("POST", "/training/train", {"docs": [{"id": "h", "text": HARBOUR}]}, token=token))
+    call("ask", event("POST", "/ask/question", QUESTION, token=token))
+    monkeypatch.setattr(wiring, "metrics", Once(wiring.metrics._make))
+    monkeypatch.setattr(wiring_aws.platform, "machine", lambda: "aarch64")
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "ask-of-the-tests")
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "2048")
+    return token
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_on_lambda_says_what_it_cost(billed, stream):
+    began = time.perf_counter()
+    _, _, body = call("ask", event("POST", "/ask/question", QUESTION | {"stream": stream}, token=billed))
+    elapsed = time.perf_counter() - began
+    reply = json.loads(body.strip().split("data: ")[-1])
+    usage = reply["usage"]
+    assert set(usage) == {"prompt_tokens", "cached_tokens", "completion_tokens", "gb_seconds", "estimated_cost_usd"}
+    # no less than the question took, no more than the whole call; 2 GB
+    assert 2 * reply["timings"]["total"] / 1000 <= usage["gb_seconds"] <= 2 * (elapsed + 0.001)
+    assert usage["estimated_cost_usd"] == pytest.approx(usage["gb_seconds"] * 0.0000133334 + 2e-7, abs=1e-9)
+
+
+@pytest.mark.parametrize("memory", ["", "0", "much"])
+def test_without_a_known_memory_there_is_no_receipt(billed, monkeypatch, memory):
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", memory)
+    _, _, body = call("ask", event("POST", "/ask/question", QUESTION, token=billed))
+    assert set(json.loads(body)["usage"]) == {"prompt_tokens", "cached_tokens", "completion_tokens"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_on_lambda_prints_one_line_of_metrics_that_names_nobody(billed, capsys, stream):
+    capsys.readouterr()
+    call("ask", event("POST", "/ask/question", QUESTION | {"stream": stream}, token=billed))
+    (line,) = capsys.readouterr().out.splitlines()
+    dimensions, counted, beside = emf.read(line)
+    assert dimensions == {"Function": "ask-of-the-tests"}
+    assert (counted["Requests"], counted["Answers"], counted["DeadlineReplies"]) == (1, 1, 0)
+    assert beside["Route"] == "/ask/question"
+    tenant = json.loads(call("auth", event("GET", "/auth/me", token=billed))[2])["tenant"]
+    for told in ("alice", tenant, "harbour", "203.0.113.7", billed):
+        assert told not in line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import PydanticCustomError
@@ -164,10 +164,35 @@ class Citation(Hit):
         return cls.model_validate(values)
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _a_number(schema: dict[str, Any]) -> None:
+    """It is a number or absent, never null."""
+    schema.pop("anyOf", None)
+    schema.pop("default", None)
+    schema["type"] = "number"
+
+
 class Usage(BaseModel):
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    gb_seconds: float | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        json_schema_extra=_a_number,
+        description="On Lambda only: what is billed of this invocation up to the answer, run time in whole "
+        "milliseconds times the function's memory.",
+    )
+    estimated_cost_usd: float | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        json_schema_extra=_a_number,
+        description="On Lambda only: the price of these GB-seconds and of the request, by the prices of us-east-1 that "
+        "`llamabda cost --prices` lists; not what other services took, nor what is free.",
+    )
 
 
 class Reply(BaseModel):
@@ -195,6 +220,8 @@ class Reply(BaseModel):
                 prompt_tokens=reply.usage.prompt_tokens,
                 cached_tokens=reply.usage.cached_tokens,
                 completion_tokens=reply.usage.completion_tokens,
+                gb_seconds=reply.usage.gb_seconds,
+                estimated_cost_usd=reply.usage.estimated_cost_usd,
             ),
             timings={name: round(ms, 3) for name, ms in reply.timings.items()},
         )

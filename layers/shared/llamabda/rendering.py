@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from llamabda.errors import LlamabdaError
-from llamabda.types import Chunk, Citation, DocState, Document, DocumentPage, Hit, Reply, User
+from llamabda.types import Chunk, Citation, DocState, Document, DocumentPage, Hit, Reply, Usage, User
 
 Json = dict[str, Any]
 
@@ -76,6 +76,17 @@ def citation(value: Citation) -> Json:
     return {**hit(value.hit), "n": value.n}
 
 
+def usage(value: Usage) -> Json:
+    """What it took. Without what is not known: outside Lambda nobody bills it."""
+    spent = {"gb_seconds": value.gb_seconds, "estimated_cost_usd": value.estimated_cost_usd}
+    return {
+        "prompt_tokens": value.prompt_tokens,
+        "cached_tokens": value.cached_tokens,
+        "completion_tokens": value.completion_tokens,
+        **{name: amount for name, amount in spent.items() if amount is not None},
+    }
+
+
 def reply(value: Reply) -> Json:
     return {
         "answer": value.answer,
@@ -84,11 +95,7 @@ def reply(value: Reply) -> Json:
         "finish_reason": value.finish_reason,
         "citations": [citation(cited) for cited in value.citations],
         "model": value.model,
-        "usage": {
-            "prompt_tokens": value.usage.prompt_tokens,
-            "cached_tokens": value.usage.cached_tokens,
-            "completion_tokens": value.usage.completion_tokens,
-        },
+        "usage": usage(value.usage),
         "timings": {name: round(milliseconds, 3) for name, milliseconds in value.timings.items()},
     }
 

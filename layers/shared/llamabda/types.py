@@ -229,6 +229,8 @@ class Usage:
     prompt_tokens: int = 0
     cached_tokens: int = 0  # prompt tokens whose state was re-used
     completion_tokens: int = 0
+    gb_seconds: float | None = None  # on Lambda: run time so far times memory
+    estimated_cost_usd: float | None = None  # of these and the request, by the table of prices
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         WorkerQueue,
     )
     from llamabda.rate_limits import Buckets
+    from llamabda.receipts import Receipts
     from llamabda.reindex import Reindex
     from llamabda.search import Search
     from llamabda.space import Space
@@ -410,12 +411,13 @@ def prometheus() -> PrometheusMetrics:
 
 @Once
 def metrics() -> Metrics:
-    """Nobody comes to a function for its numbers: there the log of each request has them."""
-    if wiring_aws.on_lambda():
-        from llamabda.adapters.no_metrics import NoMetrics
+    """Nobody comes to a function for its numbers: there they are printed, and CloudWatch counts them."""
+    return wiring_aws.metrics() if wiring_aws.on_lambda() else prometheus()
 
-        return NoMetrics()
-    return prometheus()
+
+def receipts() -> Receipts | None:
+    """What an invocation costs; None where nobody bills one."""
+    return wiring_aws.receipts() if wiring_aws.on_lambda() else None
 
 
 def _gauges() -> Mapping[str, Mapping[str, int]]:

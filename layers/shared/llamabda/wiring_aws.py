@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 from typing import TYPE_CHECKING, Any
 
 from llamabda.aws_clients import BoundedClient
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from llamabda.adapters.kms import KmsSigner
     from llamabda.adapters.s3 import S3Objects
     from llamabda.adapters.sqs import SqsQueue
-    from llamabda.ports import AttemptStore, Catalog, Embeddings, SessionStore, TextStore, UserStore
+    from llamabda.ports import AttemptStore, Catalog, Embeddings, Metrics, SessionStore, TextStore, UserStore
+    from llamabda.receipts import Receipts
 
 CONNECT_SECONDS = 1.0
 READ_SECONDS = 3.0
@@ -130,6 +132,22 @@ def jwks() -> tuple[JwksSource, float]:
     if isinstance(address, S3Address):
         return s3_source(address, s3()), REFETCH_SECONDS
     return http_source(address), REFETCH_SECONDS
+
+
+def metrics() -> Metrics:
+    from llamabda.adapters.emf import EmfMetrics
+
+    return EmfMetrics(os.environ["AWS_LAMBDA_FUNCTION_NAME"])
+
+
+def receipts() -> Receipts | None:
+    """None where the runtime does not say how much memory it has: an emulator need not."""
+    from llamabda.receipts import Receipts
+
+    memory = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")  # MB
+    if not memory.isdecimal() or int(memory) == 0:
+        return None
+    return Receipts(int(memory), "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64")
 
 
 @Once

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from llamabda import __version__
+from llamabda.cli import cost_arguments
 from llamabda.types import SHARED_TENANT
 
 DESCRIPTION = """\
@@ -104,6 +105,9 @@ def parser() -> argparse.ArgumentParser:
     _keys(commands.add_parser("keys", help="list and rotate the keys that sign tokens"), common)
     _models(
         commands.add_parser("models", help="list and get models, and bring in any of sentence-transformers"), common
+    )
+    cost_arguments.add(
+        _add(commands, "cost", "what the bundle costs on AWS: idle, and for each answer", "costs:cost", common)
     )
     _add(commands, "doctor", "check that everything works here, and say what to do where not", "doctor:doctor", common)
     return top
@@ -207,7 +211,7 @@ def _lazy(target: str) -> Command:
 
     def run(arguments: argparse.Namespace, console: object) -> int:
         module, name = target.split(":")
-        if module not in ("doctor", "models", "serving"):
+        if module not in ("costs", "doctor", "models", "serving"):
             import_module("llamabda.cli.start").make_home()
         command: Command = getattr(import_module(f"llamabda.cli.{module}"), name)
         return command(arguments, console)
