@@ -36,6 +36,7 @@ PURE = {
     "pieces",
     "prompt",
     "rendering",
+    "rotation",
     "sentences",
     "succession",
     "support",
@@ -48,8 +49,8 @@ ALLOWED_LIBRARIES = {
     "analysis": {"snowballstemmer"},
     "jws": {"cryptography", "jwt"},
 }
-USE_CASES = {"ingest", "ask", "draft", "language_check", "reindex", "reranking", "search", "spaces", "auth"}
-SHARED = {"ports", "aws_failures", "cpu", "onnx_session"}  # what adapters have in common
+USE_CASES = {"ingest", "ask", "draft", "language_check", "reindex", "publication", "reranking", "search", "spaces", "auth"}
+SHARED = {"ports", "aws_failures", "cpu", "exchange", "onnx_session"}  # what adapters have in common
 FASTAPI = ("http", "http_")
 
 

@@ -156,10 +156,14 @@ def test_a_broken_file_is_put_aside_with_the_reason(bundle):
         {"version": "1.0", "requestContext": {"http": {}}},
         {"version": "2.0", "requestContext": {}},
         {"source": "aws.s3"},
+        {"llamabda": "sweep", "source": "aws.events"},
+        {"llamabda": "sweep", "Records": []},
+        {"llamabda": "work"},
+        {"llamabda": True},
     ],
 )
 def test_what_is_neither_a_request_nor_a_batch_is_refused(bundle, made):
-    with pytest.raises(ValueError, match="neither an HTTP request nor a batch"):
+    with pytest.raises(ValueError, match="neither an HTTP request, nor a batch"):
         bundle.handler("ingest")(made, Context(30_000))
 
 

@@ -25,6 +25,7 @@ DELETED_AT_ONCE = 1_000  # S3's limit
 TRIES = 4
 FIRST_PAUSE = 0.05  # seconds; doubled each time, and drawn from zero to the whole
 _MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"})  # the last: a delete marker's version
+_NO_BUCKET = "NoSuchBucket"
 _PASSING = frozenset({"InternalError", "SlowDown", "ServiceUnavailable", "OperationAborted", "RequestTimeout"})
 # Without ListBucket S3 hides what is missing behind a refusal.
 _ALLOW = "give the role of this process GetObject, PutObject and DeleteObject on its objects, and ListBucket on it"
@@ -159,6 +160,66 @@ class S3Objects:
                 content_type=reply.get("ContentType", ""),
                 modified_at=reply["LastModified"],
             )
+
+
+class S3Documents:
+    """Small JSON documents in a bucket, of which some are published from there. `client`: boto3's for S3.
+
+    Every failure is a DependencyFailed that names the bucket.
+    """
+
+    def __init__(self, client: Any, bucket: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._sleep = sleep
+
+    def put(self, path: str, content: bytes, *, cached: int) -> None:
+        """`cached`: seconds for which whoever reads it may keep it; 0: it is nobody else's."""
+        control = f"public, max-age={cached}" if cached else "no-store"
+        with self._translated():
+            self._client.put_object(
+                Bucket=self._bucket, Key=path, Body=content, ContentType="application/json", CacheControl=control
+            )
+
+    def get(self, path: str) -> bytes | None:
+        """None when there is no such object, or no such bucket."""
+        with self._translated():
+            return _again(lambda: self._read(path), f"the bucket {self._bucket}", "issuer", self._sleep)
+
+    def written(self, path: str) -> int | None:
+        """When `put` last did so, in epoch seconds; None when it is not there."""
+        with self._translated():
+            try:
+                reply = self._client.head_object(Bucket=self._bucket, Key=path)
+            except ClientError as exc:
+                if code(exc) in (_MISSING | {_NO_BUCKET}):
+                    return None
+                raise
+        return int(reply["LastModified"].timestamp())
+
+    def delete(self, path: str) -> None:
+        """Whether or not it is there, or the bucket is."""
+        with self._translated():
+            try:
+                self._client.delete_object(Bucket=self._bucket, Key=path)
+            except ClientError as exc:
+                if code(exc) != _NO_BUCKET:
+                    raise
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            reply = self._client.get_object(Bucket=self._bucket, Key=path)
+        except ClientError as exc:
+            if code(exc) in (_MISSING | {_NO_BUCKET}):
+                return None
+            raise
+        with closing(reply["Body"]) as body, _whole():
+            data = time_left.bounded(body.read)
+            assert isinstance(data, bytes)
+            return data
+
+    def _translated(self) -> Any:
+        return translated(f"the bucket {self._bucket}", dependency="issuer", advice=_ADVICE)
 
 
 def _name(key: GenerationKey) -> str:
