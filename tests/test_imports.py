@@ -49,7 +49,18 @@ ALLOWED_LIBRARIES = {
     "analysis": {"snowballstemmer"},
     "jws": {"cryptography", "jwt"},
 }
-USE_CASES = {"ingest", "ask", "draft", "language_check", "reindex", "publication", "reranking", "search", "spaces", "auth"}
+USE_CASES = {
+    "ask",
+    "auth",
+    "draft",
+    "ingest",
+    "language_check",
+    "publication",
+    "reindex",
+    "reranking",
+    "search",
+    "spaces",
+}
 SHARED = {"ports", "aws_failures", "cpu", "exchange", "onnx_session"}  # what adapters have in common
 FASTAPI = ("http", "http_")
 

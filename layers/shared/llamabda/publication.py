@@ -92,26 +92,23 @@ class Publication:
         """
         keys = self._granted(self.keys)
         documents = issuer.documents(wanted.address, {"keys": [dict(key.jwk) for key in keys]})
-        ledger = self._ledger(wanted, {key.kid: key.given for key in keys})
+        names = {key.kid: key.given for key in keys}
+        before = None if wanted.anew else self._granted(self._before)
+        if wanted.forced:
+            log.warning("keys change at once, whatever tokens are refused by it")
+        elif before is not None:
+            rotation.check(before, names, now=int(self.clock()), keep=wanted.keep)
         self._granted(lambda: write(self.store, documents))
         base = wanted.address.rstrip("/")
         self._await({f"{base}/{path}": content for path, content in documents.items()})
-        # last: a key counts as published from here on, and what failed before changes nothing
+        # last: a key counts as published since it was seen, and what failed before changes nothing
+        now = int(self.clock())
+        ledger = rotation.first(names, now=now) if before is None else rotation.advanced(before, names, now=now)
         self.store.put(LEDGER_PATH, ledger.to_json(), cached=0)
         log.info("%d keys are published at %s; %s signs", len(keys), wanted.address, keys[0].given)
 
-    def _ledger(self, wanted: Wanted, names: Mapping[str, str]) -> Ledger:
-        """As it will be."""
-        now = int(self.clock())
-        before = None if wanted.anew else self._granted(self._before)
-        if before is None:
-            return rotation.first(names, now=now)
-        if wanted.forced:
-            log.warning("keys change at once, whatever tokens are refused by it")
-            return rotation.unchecked(before, names, now=now)
-        return rotation.advanced(before, names, now=now, keep=wanted.keep)
-
     def _before(self) -> Ledger | None:
+        """As it is; None when nothing is published."""
         content = self.store.get(LEDGER_PATH)
         if content is not None:
             try:

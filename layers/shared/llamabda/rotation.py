@@ -61,17 +61,23 @@ class Ledger:
 
 
 def first(wanted: Mapping[str, str], *, now: int) -> Ledger:
-    """Of keys that nothing was signed with so far. `wanted`: names by kid, the one that signs first."""
+    """The ledger of keys that nothing was signed with so far. `wanted`: names by kid, the one that signs first."""
     return Ledger(tuple(PublishedKey(kid, name, now) for kid, name in wanted.items()))
 
 
-def advanced(ledger: Ledger, wanted: Mapping[str, str], *, now: int, keep: int) -> Ledger:
-    """The ledger once the keys of `wanted` are published and its first one signs.
+def advanced(ledger: Ledger, wanted: Mapping[str, str], *, now: int) -> Ledger:
+    """The ledger once the keys of `wanted` are published and its first one signs."""
+    known = {key.kid: key for key in (replace(ledger.keys[0], signed_until=now), *ledger.keys[1:])}
+    keys = [replace(known.get(kid, PublishedKey(kid, name, now)), name=name) for kid, name in wanted.items()]
+    keys[0] = replace(keys[0], signed_until=None)
+    return Ledger(tuple(keys))
+
+
+def check(ledger: Ledger, wanted: Mapping[str, str], *, now: int, keep: int) -> None:
+    """ConfigurationError, which says what may be done when, if good tokens would be refused somewhere.
 
     `keep`: seconds for which a key stays published after it signed: as long as a token lives, or longer.
-    ConfigurationError, saying what may be done when, if tokens would be refused somewhere.
     """
-    after = unchecked(ledger, wanted, now=now)
     known = {key.kid: key for key in ledger.keys}
     signs = next(iter(wanted))
     if signs != ledger.keys[0].kid:
@@ -89,15 +95,6 @@ def advanced(ledger: Ledger, wanted: Mapping[str, str], *, now: int, keep: int) 
                 f"the key {key.name} signed until {_moment(key.signed_until)} and tokens that it signed may still be "
                 f"good: keep it published, after the key that signs, until {_moment(key.signed_until + keep)}"
             )
-    return after
-
-
-def unchecked(ledger: Ledger, wanted: Mapping[str, str], *, now: int) -> Ledger:
-    """The same, whatever is refused by it."""
-    known = {key.kid: key for key in (replace(ledger.keys[0], signed_until=now), *ledger.keys[1:])}
-    keys = [replace(known.get(kid, PublishedKey(kid, name, now)), name=name) for kid, name in wanted.items()]
-    keys[0] = replace(keys[0], signed_until=None)
-    return Ledger(tuple(keys))
 
 
 def assumed(jwks: bytes, *, since: int) -> Ledger | None:
