@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
 from botocore.exceptions import ClientError
 from llamabda_functions.auth import issuer as function
 
-from llamabda import issuer
+from llamabda import exchange, issuer, logs, publication
+from llamabda.settings import settings
 from tests.aws import REGION, Aws
 
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": REGION}
 BUCKET = "issuer-of-the-tests"
 SECRET = "never-shown-signature"
 TIMEOUT = 300  # seconds that the function has
@@ -57,6 +60,7 @@ class Stage:
     headers: list[dict[str, str]] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     former: dict = field(default_factory=dict)
+    seconds: float = TIMEOUT
 
     def key(self) -> str:
         return self.aws.client("kms").create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
@@ -79,7 +83,7 @@ class Stage:
 
     def call(self, event: dict) -> dict:
         """What CloudFormation is told. An invocation has its time anew."""
-        self.clock.left = TIMEOUT
+        self.clock.left = self.seconds
         function.handled(event, self.clock, clock=self.clock, sleep=self.clock.sleep)
         return self.answers[-1]
 
@@ -114,9 +118,19 @@ class Stage:
         return [key["kid"] for key in json.loads(self.documents()[1])["keys"]]
 
 
+def prepare(patch: pytest.MonkeyPatch, aws: Aws, certificate: Path) -> None:
+    """The function's process: whom it trusts, where its AWS is, and time enough on a machine that has much to do."""
+    for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": aws.endpoint, "SSL_CERT_FILE": str(certificate)}).items():
+        patch.setenv(name, value)
+    settings.cache_clear()
+    patch.setattr(logs, "configure", lambda style, *, debug: None)  # it takes the handlers of all logs away
+    for module, name in ((exchange, "CONNECT_SECONDS"), (exchange, "READ_SECONDS"), (publication, "FETCH_SECONDS")):
+        patch.setattr(module, name, 30.0)
+
+
 @contextmanager
 def staged(aws: Aws, certificate: Path) -> Iterator[Stage]:
-    """SSL_CERT_FILE must name the certificate."""
+    """After `prepare`."""
     client = aws.client("s3")
     client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     stage = Stage(aws)

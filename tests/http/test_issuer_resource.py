@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 from llamabda_functions.auth import issuer as function
 
-from llamabda import issuer, logs, wiring_aws
+from llamabda import issuer, logs, publication, wiring_aws
 from llamabda.adapters.kms import KmsSigner
 from llamabda.errors import DependencyFailed, InvalidInput
 from llamabda.publication import LEDGER_PATH
 from llamabda.settings import settings
 from tests.aws import Aws
 from tests.aws_proxy import error, proxied, s3_error
-from tests.http.issuer_stage import BUCKET, SECRET, START, Stage, staged
-from tests.http.test_aws import CREDENTIALS
+from tests.http.issuer_stage import BUCKET, SECRET, START, Stage, prepare, staged
 
 DOCUMENTS = {issuer.DISCOVERY_PATH, issuer.JWKS_PATH}
 
@@ -33,10 +33,7 @@ def use(monkeypatch: pytest.MonkeyPatch, aws: Aws) -> None:
 
 @pytest.fixture
 def stage(home, aws, certificate, monkeypatch) -> Iterator[Stage]:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    monkeypatch.setattr(logs, "configure", lambda style, *, debug: None)  # it takes the handlers of all logs away
-    for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": aws.endpoint}).items():
-        monkeypatch.setenv(name, value)
+    prepare(monkeypatch, aws, certificate)
     with staged(aws, certificate) as made:
         yield made
 
@@ -141,16 +138,24 @@ def test_an_address_that_nobody_answers_at_is_a_failure(stage):
     assert "cannot be reached" in answer["Reason"]
 
 
+def test_an_address_that_says_nothing_is_given_up(stage, monkeypatch):
+    monkeypatch.setattr(publication, "FETCH_SECONDS", 0.05)
+    over = threading.Event()
+    stage.shown = lambda path: (404, b"") if over.wait() else None
+    stage.seconds = 20
+    try:
+        answer = stage.deploy(stage.key())
+    finally:
+        over.set()
+    assert answer["Status"] == "FAILED"
+    assert "does not answer in time" in answer["Reason"]
+
+
 def test_with_no_time_left_it_is_told_so(stage):
-    stage.clock.left = 10
-    function.handled(
-        stage.event("Create", ResourceProperties=stage.properties(stage.key())),
-        stage.clock,
-        clock=stage.clock,
-        sleep=stage.clock.sleep,
-    )
-    assert stage.answers[-1]["Status"] == "FAILED"
-    assert "does not answer in time" in stage.answers[-1]["Reason"]
+    stage.seconds = 10
+    answer = stage.deploy(stage.key())
+    assert answer["Status"] == "FAILED"
+    assert "does not answer in time" in answer["Reason"]
 
 
 @pytest.mark.parametrize(

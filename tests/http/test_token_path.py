@@ -19,7 +19,7 @@ import pytest
 from fastapi.testclient import TestClient
 from llamabda_functions.auth.app import app
 
-from llamabda import issuer, jws, logs, rotation, wiring
+from llamabda import issuer, jws, rotation, wiring
 from llamabda.adapters.kms import KmsSigner
 from llamabda.errors import Unauthorized
 from llamabda.publication import LEDGER_PATH
@@ -28,8 +28,7 @@ from llamabda.tokens import TokenVerifier
 from tests.aws import USERS
 from tests.gateway import CACHE_SECONDS, DISCOVERY, Gateway, Refused, Unmade
 from tests.http.conftest import PASSWORD, register
-from tests.http.issuer_stage import BUCKET, START, Stage, staged
-from tests.http.test_aws import CREDENTIALS
+from tests.http.issuer_stage import BUCKET, START, Stage, prepare, staged
 
 AUDIENCE = "llamabda"
 LIFE = 3_600  # seconds, of a token
@@ -41,10 +40,8 @@ ALICE = {"username": "alice", "password": PASSWORD}
 
 @pytest.fixture
 def stage(home, aws, certificate, monkeypatch) -> Iterator[Stage]:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    monkeypatch.setattr(logs, "configure", lambda style, *, debug: None)  # it takes the handlers of all logs away
-    for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": aws.endpoint, "USERS_TABLE": USERS}).items():
-        monkeypatch.setenv(name, value)
+    prepare(monkeypatch, aws, certificate)
+    monkeypatch.setenv("USERS_TABLE", USERS)
     with staged(aws, certificate) as made:
         yield made
 
@@ -87,7 +84,7 @@ def bundle(request, stage, certificate, monkeypatch) -> Bundle:
 
 def gateway_of(url: str, certificate: Path) -> Gateway:
     """As API Gateway makes one from the issuer's address."""
-    with httpx.Client(verify=ssl.create_default_context(cafile=str(certificate)), timeout=1.5) as client:
+    with httpx.Client(verify=ssl.create_default_context(cafile=str(certificate)), timeout=30) as client:
         discovery = client.get(url + DISCOVERY).raise_for_status().content
         keys = client.get(Gateway.jwks_uri(url, discovery)).raise_for_status().content
     return Gateway.made(url, [AUDIENCE], discovery, keys)
