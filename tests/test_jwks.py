@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from llamabda import issuer
+from llamabda import exchange, issuer
 from llamabda.adapters import jwks
 from llamabda.adapters.jwks import MAX_BYTES, file_source, http_source, s3_source
 from llamabda.adapters.key_file import KeyFileSigner
@@ -178,7 +178,7 @@ def test_a_reply_that_breaks_off_is_a_failure(content):
 
 
 def test_a_server_that_sends_slowly_or_not_at_all_is_given_up(content, monkeypatch):
-    monkeypatch.setattr(jwks, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(exchange, "READ_SECONDS", 0.2)
     over = threading.Event()
 
     def dripping(handler: BaseHTTPRequestHandler) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from llamabda_functions.ingest.app import SWEEP
 
 from llamabda import events
 from llamabda.events import Nonsense, ObjectCreated, ObjectDeleted, Sweep, Work
@@ -54,4 +55,8 @@ def test_a_later_event_has_a_later_sequencer():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_is_told_of(path: Path):
     assert f"`{path.stem}`" in (FOLDER / "README.md").read_text("utf-8")
-    assert path.stem in SAID or path.stem.startswith("http-")
+    assert path.stem in SAID or path.stem.startswith(("http-", "scheduled-"))
+
+
+def test_the_scheduled_sweep_is_what_the_function_takes_for_one():
+    assert json.loads((FOLDER / "scheduled-sweep.json").read_text("utf-8")) == SWEEP

@@ -31,6 +31,7 @@ router = routes(tags=["documents"])
 
 TRAIN_SECONDS = 17.0  # for which a request waits; what is under way then still ends, so that a reply is there in 20 s
 WORK_MARGIN = 20.0  # seconds before the function's end in which nothing more is begun
+SWEEP = {"llamabda": "sweep"}  # what the schedule sends, and nothing beside it
 NOTICES_SECONDS = 1.0  # with less time left nobody looks at the documents' languages
 MAX_DOCUMENTS = 1_000  # of one request
 MAX_METADATA_BYTES = 16_384  # as JSON; it is repeated with every chunk
@@ -219,13 +220,17 @@ def _lambda() -> Mangum:
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """The Lambda entry, for requests and for what the queue delivers. ValueError for any other event."""
+    """The Lambda entry: for requests, for what the queue delivers, for the sweep. ValueError for any other event."""
+    if event == SWEEP:
+        return _swept(context)
     records = event.get("Records")
     if isinstance(records, list) and records and all(one.get("eventSource") == "aws:sqs" for one in records):
         return _delivered(records, context)
     if event.get("version") == "2.0" and "http" in event.get("requestContext", {}):
         return _lambda()(event, context)
-    raise ValueError(f"neither an HTTP request nor a batch of SQS messages: an event with {sorted(event)[:10]}")
+    raise ValueError(
+        f"neither an HTTP request, nor a batch of SQS messages, nor a sweep: an event with {sorted(event)[:10]}"
+    )
 
 
 def _delivered(records: list[dict[str, Any]], context: Any) -> dict[str, Any]:
@@ -234,6 +239,17 @@ def _delivered(records: list[dict[str, Any]], context: Any) -> dict[str, Any]:
         Delivery(one["messageId"], one["body"], int(one.get("attributes", {}).get("ApproximateReceiveCount", 1)))
         for one in records
     ]
-    until = Deadline.after(max(0.0, context.get_remaining_time_in_millis() / 1000 - WORK_MARGIN))
-    undone = wiring.deliveries()(batch, until=until)
+    undone = wiring.deliveries()(batch, until=_until(context))
     return {"batchItemFailures": [{"itemIdentifier": id} for id in undone]}
+
+
+def _swept(context: Any) -> dict[str, Any]:
+    """What is gone. A failure is the invocation's: who asked tries again, and the function's errors are counted."""
+    done = wiring.ingest().tidy(_until(context))
+    counts = {"generations": done.generations, "indexes": done.indexes, "whole": done.whole}
+    log.info("swept: %d generations and %d indexes are gone", done.generations, done.indexes, extra=counts)
+    return counts
+
+
+def _until(context: Any) -> Deadline:
+    return Deadline.after(max(0.0, context.get_remaining_time_in_millis() / 1000 - WORK_MARGIN))

@@ -9,8 +9,9 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from llamabda import issuer
+from llamabda import issuer, publication
 from llamabda.adapters.kms import KmsSigner
+from llamabda.adapters.s3 import S3Documents
 from scripts.local import template
 
 REGION = "eu-west-1"
@@ -94,8 +95,8 @@ def make(endpoint: str) -> Account:
         KeyUsage=resources["SigningKey"]["Properties"]["KeyUsage"],
     )["KeyMetadata"]["KeyId"]
     address = described["Parameters"]["TokenIssuer"]["Default"]
-    for path, content in issuer.documents(address, KmsSigner(key, (made,)).public_jwks()).items():
-        buckets.put_object(Bucket=name("IssuerBucket"), Key=path.lstrip("/"), Body=content)
+    published = issuer.documents(address, KmsSigner(key, (made,)).public_jwks())
+    publication.write(S3Documents(buckets, name("IssuerBucket")), published)
     return Account(endpoint, made, address)
 
 

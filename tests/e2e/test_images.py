@@ -32,7 +32,14 @@ INDEX = (
     *("llamabda.adapters.dynamodb.catalog", "llamabda.adapters.dynamodb.embeddings", "llamabda.adapters.s3"),
 )
 IMAGES = (
-    Image("auth", 90, (*AWS, "argon2", "llamabda.adapters.argon2", "llamabda.adapters.kms")),
+    Image(
+        "auth",
+        90,
+        (
+            *(*AWS, "argon2", "llamabda.adapters.argon2", "llamabda.adapters.kms"),
+            *("llamabda_functions.auth.issuer", "llamabda.adapters.s3", "llamabda.adapters.public_address"),
+        ),
+    ),
     Image(
         "ingest",
         350,

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 
-from llamabda import issuer, on_lambda
+from llamabda import ingest, issuer, on_lambda, wiring
+from llamabda.adapters.dynamodb import garbage
 from llamabda.adapters.kms import KmsSigner
-from llamabda.errors import ConfigurationError
+from llamabda.adapters.s3 import S3TextStore
+from llamabda.errors import ConfigurationError, DependencyFailed
 from llamabda.settings import settings
 from tests.aws import CATALOG, REGION, TEXTS, USERS, Aws
 from tests.http.conftest import HARBOUR, PASSWORD
@@ -146,6 +150,78 @@ def test_a_broken_file_is_put_aside_with_the_reason(bundle):
     assert reasons["nonsense"] == "the message is not JSON"
 
 
+# -- the sweep
+
+
+def replaced(bundle: Bundle, token: str, *texts: str) -> None:
+    for text in texts:
+        train = event("POST", "/training/train", {"docs": [{"id": "harbour", "text": text}]}, token=token)
+        assert bundle.http("ingest", train)[0] == 200
+
+
+def stored(bundle: Bundle) -> int:
+    return bundle.aws.client("s3").list_objects_v2(Bucket=TEXTS)["KeyCount"]
+
+
+def sweep(bundle: Bundle, seconds: int = 300) -> dict:
+    return bundle.handler("ingest")({"llamabda": "sweep"}, Context(seconds * 1000))
+
+
+@pytest.fixture
+def later(monkeypatch) -> None:
+    """What is replaced now was so long ago."""
+    monkeypatch.setattr(ingest, "GRACE", timedelta(hours=-1))
+
+
+def test_the_sweep_removes_what_nobody_wants_and_tells_how_much(bundle, token, later, monkeypatch, caplog):
+    monkeypatch.setattr(garbage, "MOST", 1)  # so that once is not enough
+    caplog.set_level(logging.INFO)
+    replaced(bundle, token, HARBOUR, "The harbour office opens at nine.", "The harbour office opens at ten.")
+    assert stored(bundle) == 3
+    assert sweep(bundle) == {"generations": 2, "indexes": 0, "whole": True}
+    assert "swept: 2 generations and 0 indexes are gone" in caplog.text
+    assert stored(bundle) == 1
+    assert "ten" in ask(bundle, token, "When does the harbour office open?")["answer"]
+    assert sweep(bundle) == {"generations": 0, "indexes": 0, "whole": True}
+
+
+def test_the_sweep_leaves_what_readers_may_still_want(bundle, token):
+    replaced(bundle, token, HARBOUR, "The harbour office opens at nine.")
+    assert sweep(bundle) == {"generations": 0, "indexes": 0, "whole": True}
+    assert stored(bundle) == 2
+
+
+def test_the_sweep_gives_up_what_somebody_began_and_nobody_ended(bundle, token, later, monkeypatch):
+    monkeypatch.setattr(ingest, "ABANDONED", timedelta(hours=-1))
+    catalog = wiring.catalog()
+    assert catalog.begin("shared", "half", source="api", metadata={}) == 1
+    assert sweep(bundle)["whole"]
+    found = catalog.get("shared", "half")
+    assert (found.state, found.generation) == ("failed", None)
+    assert sweep(bundle)["whole"]
+
+
+def test_a_sweep_without_time_leaves_all_to_the_next_one(bundle, token, later):
+    replaced(bundle, token, HARBOUR, "The harbour office opens at nine.")
+    assert sweep(bundle, seconds=10) == {"generations": 0, "indexes": 0, "whole": False}
+    assert stored(bundle) == 2
+    assert sweep(bundle) == {"generations": 1, "indexes": 0, "whole": True}
+
+
+def test_a_sweep_that_fails_is_an_error_and_the_next_one_does_it(bundle, token, later, monkeypatch):
+    replaced(bundle, token, HARBOUR, "The harbour office opens at nine.")
+    with monkeypatch.context() as patch:
+        patch.setattr(S3TextStore, "_delete", lambda self, names: s3_is_down())
+        with pytest.raises(DependencyFailed, match="down"):
+            sweep(bundle)
+    assert sweep(bundle) == {"generations": 1, "indexes": 0, "whole": True}
+    assert stored(bundle) == 1
+
+
+def s3_is_down() -> None:
+    raise DependencyFailed("S3 is down", dependency="texts")
+
+
 @pytest.mark.parametrize(
     "made",
     [
@@ -156,10 +232,14 @@ def test_a_broken_file_is_put_aside_with_the_reason(bundle):
         {"version": "1.0", "requestContext": {"http": {}}},
         {"version": "2.0", "requestContext": {}},
         {"source": "aws.s3"},
+        {"llamabda": "sweep", "source": "aws.events"},
+        {"llamabda": "sweep", "Records": []},
+        {"llamabda": "work"},
+        {"llamabda": True},
     ],
 )
 def test_what_is_neither_a_request_nor_a_batch_is_refused(bundle, made):
-    with pytest.raises(ValueError, match="neither an HTTP request nor a batch"):
+    with pytest.raises(ValueError, match="neither an HTTP request, nor a batch"):
         bundle.handler("ingest")(made, Context(30_000))
 
 

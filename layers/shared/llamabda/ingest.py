@@ -64,6 +64,15 @@ class Outcome:
     again: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Tidied:
+    """How many generations and indexes are gone; `whole`: nothing is left of what was due."""
+
+    generations: int
+    indexes: int
+    whole: bool
+
+
 class _OutOfTime(Exception):
     """The rest has to wait for another worker."""
 
@@ -291,17 +300,36 @@ class Ingest:
             self.catalog.swept(keys)  # last: a crash before it only means that the same is deleted again
         return len(keys)
 
-    def discard(self) -> None:
-        """Removes whole indexes that nobody searches any more: former models', and those that were never finished."""
+    def discard(self) -> int:
+        """Removes whole indexes that nobody searches any more: former models', and those that were never finished.
+
+        Returns how many went.
+        """
         now = datetime.now(UTC)
         there = self.indexes.names()  # before the builds are asked for: an index is made after its build is known
-        for build in (
+        unused = (
             *self.embeddings.discard(retired_before=now - RETIRED, unfinished_before=now - UNFINISHED),
             *(there - self.embeddings.names()),
-        ):
+        )
+        for build in unused:
             self.indexes.drop(build)
             self.embeddings.dropped(build)
             log.info("the index %s, which nobody uses any more, is gone", build)
+        return len(unused)
+
+    def tidy(self, until: Deadline) -> Tidied:
+        """Sweeps until nothing is left that nobody wants, and discards; what there is no time for is for the next one.
+
+        It may be done at any time, twice, and by several at once. A failure is a LlamabdaError: what went is gone.
+        """
+        generations = 0
+        with time_left.within(until):
+            while not until.passed():
+                swept = self.sweep()
+                generations += swept
+                if not swept:
+                    return Tidied(generations, self.discard(), whole=True)
+        return Tidied(generations, 0, whole=False)
 
     def _live(self, tenants: Sequence[str], doc_id: str) -> GenerationKey:
         document = self.document(tenants, doc_id)

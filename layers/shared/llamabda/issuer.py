@@ -41,13 +41,22 @@ def key_set(jwks: Mapping[str, object]) -> dict[str, object]:
     return {"keys": keys}
 
 
+def check(issuer: str, *, setting: str = "TOKEN_ISSUER") -> None:
+    """ConfigurationError unless it is an https address that paths can follow."""
+    try:
+        parts = urlsplit(issuer)
+        good = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        good = False
+    if not good or not issuer.isascii() or set(issuer) & set("?# \t\r\n"):
+        raise ConfigurationError(f"{setting} is {issuer[:200]!r}: gateways want an https address without ? and #")
+
+
 def documents(issuer: str, jwks: Mapping[str, object]) -> Mapping[str, bytes]:
     """Both documents as JSON, by their paths below the issuer's address.
 
-    ConfigurationError when the issuer is no https address that paths can follow, or there is no key.
+    ConfigurationError when the issuer is no address that gateways take, or there is no key.
     """
-    parts = urlsplit(issuer)
-    if parts.scheme != "https" or not parts.netloc or "?" in issuer or "#" in issuer:
-        raise ConfigurationError(f"TOKEN_ISSUER is {issuer!r}: gateways want an https address without ? and #")
+    check(issuer)
     found = {DISCOVERY_PATH: discovery(issuer), JWKS_PATH: key_set(jwks)}
     return {path: json.dumps(document, indent=1).encode("ascii") for path, document in found.items()}

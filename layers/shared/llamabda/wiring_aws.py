@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamabda.aws_clients import BoundedClient
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from llamabda.adapters.s3 import S3Objects
     from llamabda.adapters.sqs import SqsQueue
     from llamabda.ports import AttemptStore, Catalog, Embeddings, Metrics, SessionStore, TextStore, UserStore
+    from llamabda.publication import DocumentStore, NamedKey
     from llamabda.receipts import Receipts
 
 CONNECT_SECONDS = 1.0
@@ -118,6 +120,27 @@ def signer() -> KmsSigner:
     from llamabda.adapters.kms import KmsSigner
 
     return KmsSigner(kms(), settings().kms_key_ids)
+
+
+def kms_keys(ids: Sequence[str]) -> Callable[[], Sequence[NamedKey]]:
+    """The public halves of keys."""
+    from llamabda.adapters.kms import KmsSigner
+
+    return KmsSigner(kms(), ids).keys
+
+
+def documents(bucket: str) -> DocumentStore:
+    """Where an issuer's documents lie."""
+    from llamabda.adapters.s3 import S3Documents
+
+    return S3Documents(s3(), bucket)
+
+
+def public_content() -> Callable[[str], bytes]:
+    """What an address shows to everybody."""
+    from llamabda.adapters.public_address import fetch
+
+    return fetch
 
 
 def jwks() -> tuple[JwksSource, float]:

@@ -85,9 +85,15 @@ class KmsSigner:
     def key(self) -> KmsKey:
         return self._key(self._ids[0])
 
+    def keys(self) -> tuple[KmsKey, ...]:
+        """All of them, each once, in their order."""
+        found: dict[str, KmsKey] = {}
+        for key in map(self._key, self._ids):  # several ids may mean one key
+            found.setdefault(key.kid, key)
+        return tuple(found.values())
+
     def public_jwks(self) -> Mapping[str, object]:
-        keys = {key.kid: key for key in map(self._key, self._ids)}  # several ids may mean one key
-        return {"keys": [dict(key.jwk) for key in keys.values()]}
+        return {"keys": [dict(key.jwk) for key in self.keys()]}
 
     def _key(self, key_id: str) -> KmsKey:
         found = self._keys.get(key_id)

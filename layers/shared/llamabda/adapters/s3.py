@@ -7,7 +7,7 @@ import hashlib
 import random
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
@@ -25,6 +25,8 @@ DELETED_AT_ONCE = 1_000  # S3's limit
 TRIES = 4
 FIRST_PAUSE = 0.05  # seconds; doubled each time, and drawn from zero to the whole
 _MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "404", "MethodNotAllowed"})  # the last: a delete marker's version
+_NO_BUCKET = "NoSuchBucket"
+_NOWHERE = _MISSING | {_NO_BUCKET}
 _PASSING = frozenset({"InternalError", "SlowDown", "ServiceUnavailable", "OperationAborted", "RequestTimeout"})
 # Without ListBucket S3 hides what is missing behind a refusal.
 _ALLOW = "give the role of this process GetObject, PutObject and DeleteObject on its objects, and ListBucket on it"
@@ -83,16 +85,7 @@ class S3TextStore:
             self._read("ping")
 
     def _read(self, name: str) -> bytes | None:
-        try:
-            reply = self._client.get_object(Bucket=self._bucket, Key=name)
-        except ClientError as exc:
-            if code(exc) in _MISSING:
-                return None
-            raise
-        with closing(reply["Body"]) as body, _whole():
-            data = time_left.bounded(body.read)
-            assert isinstance(data, bytes)
-            return data
+        return _content(self._client, self._bucket, name, _MISSING)
 
     def _delete(self, names: list[str]) -> None:
         """Keys that S3 did not get to are tried again; what it refuses is a failure, when all others are gone."""
@@ -159,6 +152,73 @@ class S3Objects:
                 content_type=reply.get("ContentType", ""),
                 modified_at=reply["LastModified"],
             )
+
+
+class S3Documents:
+    """Small JSON documents in a bucket, of which some are published from there. `client`: boto3's for S3.
+
+    Every failure is a DependencyFailed that names the bucket.
+    """
+
+    def __init__(self, client: Any, bucket: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._sleep = sleep
+
+    def put(self, path: str, content: bytes, *, cached: int) -> None:
+        """`cached`: seconds for which whoever reads it may keep it; 0: it is nobody else's."""
+        control = f"public, max-age={cached}" if cached else "no-store"
+        with self._translated():
+            self._client.put_object(
+                Bucket=self._bucket, Key=path, Body=content, ContentType="application/json", CacheControl=control
+            )
+
+    def get(self, path: str) -> bytes | None:
+        """None when there is no such object, or no such bucket."""
+        with self._translated():
+            return _again(
+                lambda: _content(self._client, self._bucket, path, _NOWHERE),
+                f"the bucket {self._bucket}",
+                "issuer",
+                self._sleep,
+            )
+
+    def written(self, path: str) -> int | None:
+        """When `put` last did so, in epoch seconds; None when it is not there."""
+        with self._translated():
+            try:
+                reply = self._client.head_object(Bucket=self._bucket, Key=path)
+            except ClientError as exc:
+                if code(exc) in _NOWHERE:
+                    return None
+                raise
+        return int(reply["LastModified"].timestamp())
+
+    def delete(self, path: str) -> None:
+        """Whether or not it is there, or the bucket is."""
+        with self._translated():
+            try:
+                self._client.delete_object(Bucket=self._bucket, Key=path)
+            except ClientError as exc:
+                if code(exc) != _NO_BUCKET:
+                    raise
+
+    def _translated(self) -> Any:
+        return translated(f"the bucket {self._bucket}", dependency="issuer", advice=_ADVICE)
+
+
+def _content(client: Any, bucket: str, name: str, missing: Collection[str]) -> bytes | None:
+    """An object whole; None when S3's answer is one of `missing`."""
+    try:
+        reply = client.get_object(Bucket=bucket, Key=name)
+    except ClientError as exc:
+        if code(exc) in missing:
+            return None
+        raise
+    with closing(reply["Body"]) as body, _whole():
+        data = time_left.bounded(body.read)
+        assert isinstance(data, bytes)
+        return data
 
 
 def _name(key: GenerationKey) -> str:
