@@ -28,12 +28,14 @@ opensearch: ## a local OpenSearch server in a container (or what OPENSEARCH_HOST
 	@$(PYTHON) scripts/opensearch.py
 
 local: ## the bundle in containers: functions, OpenSearch and what stands in for AWS
+	@$(PYTHON) scripts/local/engine.py
 	@$(BOOTSTRAP) local
 	@$(BIN)/python scripts/local/stack.py run
 
 e2e: ## the same, asked and fed from outside, then taken down
+	@$(PYTHON) scripts/local/engine.py
 	@$(BOOTSTRAP) dev
-	@$(BIN)/python scripts/local/stack.py test $(ARGS)
+	@$(BIN)/python scripts/local/stack.py test -- $(ARGS)
 
 invoke: ## one event to its function: make invoke EVENT=events/created.json (while `make local` runs)
 	@$(BIN)/python scripts/local/stack.py invoke $(EVENT)
@@ -66,5 +68,5 @@ lock: ## resolve the dependencies anew and write locks/ (needs the network)
 	@git diff --stat -- locks
 
 clean: ## remove what was made here (not the caches of models and wheels)
-	rm -rf .venv .demo build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info layers/shared/*.egg-info
+	rm -rf .venv .venv-sam .aws-sam .demo build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info layers/shared/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

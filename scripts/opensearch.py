@@ -14,7 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # scripts are not installed
 
-from scripts.local.compose import Compose, StackError
+from scripts.local.compose import Compose
+from scripts.local.engine import StackError
 
 
 def main() -> int:

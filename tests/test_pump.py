@@ -52,7 +52,7 @@ def function() -> Iterator[Function]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     played.address = f"http://127.0.0.1:{server.server_port}"
     yield played

@@ -123,11 +123,13 @@ def failures(payload: bytes, batch: Collection[str]) -> set[str]:
         return set()
     if not isinstance(entries, list):
         raise BatchFailed(f"batchItemFailures is no list: {shown(payload)}")
-    named = [entry.get("itemIdentifier") if isinstance(entry, dict) else None for entry in entries]
-    for name in named:
+    failed = set()
+    for entry in entries:
+        name = entry.get("itemIdentifier") if isinstance(entry, dict) else None
         if not isinstance(name, str) or name not in batch:
             raise BatchFailed(f"batchItemFailures names {name!r}, which is no message of the batch: {shown(payload)}")
-    return set(named)
+        failed.add(name)
+    return failed
 
 
 def shown(payload: bytes) -> str:
