@@ -3,9 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 BOOTSTRAP := $(PYTHON) scripts/bootstrap.py
 FILES := layers functions tests scripts benchmarks llama-layer-build
-# llama.cpp has a lock of its own (locks/llama-cpp.txt); hashes, and no address of an index
-EXPORT := $(BIN)/uv export --quiet --frozen --format requirements-txt --no-emit-project --no-header --no-annotate \
-	--no-emit-package llama-cpp-python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve opensearch local invoke e2e test lint types bench lock clean
@@ -58,13 +55,9 @@ bench: ## side by side with the naive stack: benchmarks/results
 	-@$(BIN)/python scripts/bench_env.py
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-lock: ## resolve the dependencies anew and write locks/ (needs the network)
+lock: ## resolve the dependencies anew and write all of locks/ (needs the network)
 	@$(BOOTSTRAP) dev
-	@$(BIN)/uv lock --quiet --upgrade
-	@$(EXPORT) --extra local --no-dev --group build --output-file locks/local.txt
-	@$(EXPORT) --extra local --group dev --output-file locks/dev.txt
-	@$(EXPORT) --extra export --no-dev --prune torch --output-file locks/sentence-transformers.txt
-	@rm -f uv.lock
+	@$(BIN)/python scripts/lock.py
 	@git diff --stat -- locks
 
 clean: ## remove what was made here (not the caches of models and wheels)
