@@ -1,6 +1,7 @@
 """`make opensearch`: a local OpenSearch server in a container, or the one that OPENSEARCH_HOST names.
 
-Prints what to set. Exit code 1 when there is no server, with what would help.
+Prints what to set. Exit code 1 when there is no server, with what would help. `scripts/opensearch.py down` ends the
+container; its data stays.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from scripts.local.engine import StackError
 def main() -> int:
     given = os.environ.get("OPENSEARCH_HOST", "").rstrip("/")
     try:
+        if sys.argv[1:] == ["down"]:
+            Compose.find().down(data=False)
+            return 0
         if given:
             _tell(given)
             return 0
