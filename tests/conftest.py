@@ -10,8 +10,9 @@ import pytest
 from llamabda.adapters.opensearch import Access
 from llamabda.endpoint import Endpoint
 from tests.aws import aws, aws_server
+from tests.programs import commands
 
-__all__ = ["aws", "aws_server"]
+__all__ = ["aws", "aws_server", "commands"]
 
 OPENSEARCH = "LLAMABDA_TEST_OPENSEARCH"  # the address of a server in which tests may make indexes
 ROOT = Path(__file__).resolve().parent.parent

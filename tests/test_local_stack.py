@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import signal
 import socket
-import subprocess
 import sys
-import termios
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,30 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from scripts.local import compose as composing
-from scripts.local import engine, ports, sam, stack
-from scripts.local.compose import Compose
+from scripts.local import ports, sam, stack
 from scripts.local.engine import StackError
 from scripts.local.environment import cleaned
-from tests.conftest import ROOT
+from tests.programs import RECORDED, calls, program
 
 SECONDS = 60  # for a program to do what it is told, at most
-
-
-def program(path: Path, body: str) -> None:
-    """Puts a Python program where a command is looked for."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!{sys.executable}\n{body}")
-    path.chmod(0o755)
-
-
-@pytest.fixture
-def commands(tmp_path, monkeypatch) -> Callable[[str, str], None]:
-    """Makes commands; those of this machine are not found."""
-    folder = tmp_path / "commands"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
-    return lambda name, body: program(folder / name, body)
 
 
 # -- ports
@@ -151,125 +128,6 @@ def test_no_proxy_stands_before_this_machine(given, told):
     assert found["http_proxy"] == "http://proxy"
     assert (found["no_proxy"], found["NO_PROXY"]) == (told, told)
     assert cleaned(found) == found
-
-
-# -- Docker and compose
-
-
-def test_docker_that_is_not_installed_is_said_to_be_missing(commands):
-    with pytest.raises(StackError, match="Docker is not installed"):
-        engine.compose_command()
-
-
-@pytest.mark.parametrize(
-    ("said", "told"),
-    [
-        ("Cannot connect to the Docker daemon at unix:///x", "no Docker engine answers: start one (Cannot connect to"),
-        ("ERROR: permission denied while trying to connect", "this user may not use the Docker engine"),
-        ("", "no Docker engine answers: start one (`docker info` ended with 1)"),
-    ],
-)
-def test_what_stands_in_the_way_of_docker_is_told_apart(commands, said, told):
-    lines = f"a warning\n{said}\nerrors pretty printing info\n" if said else ""
-    commands("docker", f"import sys; sys.stderr.write({lines!r}); sys.exit(1)")
-    with pytest.raises(StackError) as caught:
-        engine.compose_command()
-    assert str(caught.value).startswith(told)
-    assert said in str(caught.value)
-
-
-def test_compose_is_looked_for_under_both_names(commands):
-    commands("docker", "import sys; sys.exit(sys.argv[1] == 'compose')")
-    with pytest.raises(StackError, match="neither `docker compose` nor `docker-compose`"):
-        engine.compose_command()
-    commands("docker-compose", "")
-    assert engine.compose_command() == ("docker-compose",)
-    commands("docker", "")
-    assert engine.compose_command() == ("docker", "compose")
-
-
-def test_the_engine_is_asked_for_before_anything_is_installed():
-    for target in ("local", "e2e"):
-        recipe = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        first, second, *_ = recipe.splitlines()
-        assert "scripts/local/engine.py" in first
-        assert "scripts/bootstrap.py" in second
-
-
-@pytest.mark.parametrize(("docker", "template"), [("amd64", "x86_64"), ("arm64", "arm64")])
-def test_images_are_built_for_the_engines_processors(commands, docker, template):
-    commands("docker", f"print({docker!r})")
-    assert engine.architecture() == template
-    assert sam.overrides("start-api", template).endswith(f" Architecture={template}")
-    assert "KnnEngine=lucene" in sam.overrides("start-lambda", template)
-
-
-def test_other_processors_are_refused(commands):
-    commands("docker", "print('riscv64')")
-    with pytest.raises(StackError, match="amd64 and arm64; this Docker engine runs 'riscv64'"):
-        engine.architecture()
-
-
-# Writes what it was called with, and whether the terminal reaches it, beside itself.
-COMPOSE = """
-import json, os, pathlib, sys
-here = pathlib.Path(__file__).with_suffix(".json")
-calls = json.loads(here.read_text()) if here.exists() else []
-names = ("AWS_PORT", "OPENSEARCH_PORT", "LLAMABDA_NETWORK")
-calls.append([sys.argv[1:], os.getsid(0) == os.getpid(), {name: os.environ.get(name) for name in names}])
-here.write_text(json.dumps(calls))
-"""
-
-
-def calls(commands_folder: Path, name: str) -> list[list]:
-    return json.loads((commands_folder / f"{name}.json").read_text())
-
-
-def test_compose_is_told_the_ports_and_the_network(commands, tmp_path, monkeypatch):
-    commands("docker", "")
-    commands("docker-compose", COMPOSE)
-    monkeypatch.setenv("AWS_PORT", "1")
-    Compose(("docker-compose",), "llamabda-local-7", {"AWS_PORT": "5", "OPENSEARCH_PORT": "6"}).build("aws")
-    ((arguments, _, told),) = calls(tmp_path / "commands", "docker-compose")
-    assert arguments == ["-f", str(ROOT / composing.FILE), "-p", "llamabda-local-7", "build", "aws"]
-    assert told == {"AWS_PORT": "5", "OPENSEARCH_PORT": "6", "LLAMABDA_NETWORK": "llamabda-local-7"}
-
-
-def test_taking_down_is_out_of_reach_of_the_terminal(commands, tmp_path):
-    commands("docker", COMPOSE + "print('c1', 'c2')")
-    commands("docker-compose", COMPOSE)
-    Compose(("docker-compose",), "p").down(data=True)
-    listed, removed = calls(tmp_path / "commands", "docker")
-    (down,) = calls(tmp_path / "commands", "docker-compose")
-    assert "network=p" in listed[0]
-    assert removed[0] == ["rm", "--force", "c1", "c2"]
-    assert down[0][-3:] == ["down", "--remove-orphans", "--volumes"]
-    assert all(apart for _, apart, _ in (listed, removed, down))
-
-
-def test_what_cannot_be_taken_down_is_said(commands):
-    commands("docker", "")
-    commands("docker-compose", "import sys; sys.exit(3)")
-    with pytest.raises(StackError, match=r"may be left: `docker-compose -f \S+ -p p down --remove-orphans` failed"):
-        Compose(("docker-compose",), "p").down(data=False)
-
-
-def test_the_last_lines_of_an_unhealthy_container_are_kept(commands, tmp_path):
-    commands("docker", "print('false', 'unhealthy')")
-    said = """
-import sys
-if "logs" in sys.argv:
-    print("started")
-    sys.stderr.write("vm.max_map_count is too low\\n")
-"""
-    commands("docker-compose", COMPOSE + said)
-    with pytest.raises(StackError) as caught:
-        Compose(("docker-compose",), "p").up("opensearch")
-    assert "opensearch did not become healthy" in str(caught.value)
-    assert "started" in str(caught.value)
-    assert "vm.max_map_count is too low" in str(caught.value)
-    logs = calls(tmp_path / "commands", "docker-compose")[-1][0]
-    assert logs[-3:] == ["--tail", "20", "opensearch"]
 
 
 # -- sam
@@ -386,79 +244,85 @@ def test_a_copy_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
     assert list((tmp_path / "wheels").iterdir()) == []
 
 
-# -- signals
+# -- all of it
 
-# Tells each step; ends when it is told to by a line, or by a signal.
-ENDING = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-from scripts.local import signals
-signals.interrupt()
-try:
-    print("ready", flush=True)
-    sys.stdin.readline()
-    print("not interrupted", flush=True)
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-    sys.stdin.readline()
-    print("down", flush=True)
+# As `sam local` does, for what it is asked here: it answers, and invocations with nothing failed.
+FUNCTIONS = f"""
+import json, os, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{{}}")
+    do_GET = do_POST = answer
+{RECORDED}
+if "local" in sys.argv:
+    try:
+        HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+    except KeyboardInterrupt:
+        pass
 """
+DOCKER = RECORDED + "print({'version': 'arm64', 'inspect': 'true healthy'}.get(sys.argv[1], ''))"
 
 
-@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize("second", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_the_first_signal_ends_it_and_no_other_disturbs_the_ending(first, second):
-    command = [sys.executable, "-c", ENDING]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(getattr(signal, first))
-        assert process.stdout.readline() == "interrupted\n"
-        process.send_signal(getattr(signal, second))
-        out, _ = process.communicate("\n", SECONDS)
-    assert (out, process.returncode) == ("down\n", 0)
+@pytest.fixture
+def played(commands, tmp_path, monkeypatch, aws_server) -> dict[str, int]:
+    """Every program that a stack needs is played; ports for it, where moto answers already."""
+    commands("docker", DOCKER)
+    commands("sam", FUNCTIONS)
+    monkeypatch.setattr(sam, "VENV", tmp_path / "venv")
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "bin").symlink_to(tmp_path / "commands")
+    monkeypatch.setattr(sam, "install", lambda: None)
+    monkeypatch.setattr(stack, "_share_wheel", lambda: None)
+    monkeypatch.setattr(stack.signals, "ignore", lambda: None)
+    given = {name: free() for name in stack.PORTS}
+    return given | {"AWS_PORT": int(aws_server.rpartition(":")[2])}
 
 
-def test_nohup_is_heard():
-    def unhung() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    with subprocess.Popen(
-        [sys.executable, "-c", ENDING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=unhung
-    ) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGHUP)
-        out, _ = process.communicate("\n", SECONDS)
-    assert out == "not interrupted\n"
+def test_a_taken_port_ends_it_before_anything_is_built_or_taken_down(played, tmp_path):
+    with pytest.raises(StackError, match=f"port {played['AWS_PORT']} is taken"), stack.stack(played):
+        pass
+    assert calls(tmp_path, "sam") == []
+    asked = [call[0] for call in calls(tmp_path, "docker")]
+    assert [words[:2] for words in asked] == [["info"], ["compose", "version"], ["version", "--format"]]
 
 
-def test_a_closed_terminal_does_not_break_the_ending(tmp_path):
-    ended = tmp_path / "ended"
-    script = f"""
-import pathlib, sys, time
-sys.path.insert(0, {str(ROOT)!r})
-from scripts.local import signals
-signals.interrupt()
-try:
-    print("ready", flush=True)
-    time.sleep({SECONDS})
-except KeyboardInterrupt:
-    print("ending ...", flush=True)
-    pathlib.Path({str(ended)!r}).write_text("in order")
-"""
-    master, terminal = os.openpty()
+def test_all_of_it_is_built_started_watched_and_taken_down(played, tmp_path, monkeypatch, aws):
+    monkeypatch.setattr(ports, "check", lambda given, removal: None)  # moto is there already
+    network = f"llamabda-local-{played['PORT']}"
+    said, done = [], threading.Event()
 
-    def controlling() -> None:
-        os.setsid()
-        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    def say(line: str) -> None:
+        said.append(line)
+        if "1 of 1 messages done" in line:
+            done.set()
 
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=controlling
-    )
-    os.close(terminal)
-    assert b"ready" in os.read(master, 100)
-    os.close(master)  # the window is closed: SIGHUP
-    assert process.wait(SECONDS) == 0
-    assert ended.read_text() == "in order"
+    monkeypatch.setattr(stack, "say", say)
+    with stack.stack(played) as running:
+        running.check()
+        running.account.client("sqs").send_message(QueueUrl=running.account.queue("WorkQueue"), MessageBody="{}")
+        assert done.wait(SECONDS), said
+        assert all(server.log.is_file() for server in running.servers)
+    assert said[-1] == "ending ..."
+    assert not any(server.running() for server in running.servers)
+    assert not running.pump.running()
+    composed = [call for call in calls(tmp_path, "docker") if call[0][:2] == ["compose", "-f"]]
+    assert [call[0][5] for call in composed] == ["down", "build", "up", "ps", "ps", "down"]
+    assert composed[-1][2]["LLAMABDA_NETWORK"] == network
+    assert composed[-1][2]["OPENSEARCH_PORT"] == str(played["OPENSEARCH_PORT"])
+    built, *servers = (call[0] for call in calls(tmp_path, "sam"))
+    assert built == ["build", "--parameter-overrides", "Architecture=arm64"]
+    assert {words[1] for words in servers} == {"start-api", "start-lambda"}
+    for words in servers:
+        assert words[words.index("--docker-network") + 1] == network
+        assert words[-1].endswith(" Architecture=arm64")
+
+
+# -- how it ends
 
 
 @pytest.fixture
