@@ -3,9 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 BOOTSTRAP := $(PYTHON) scripts/bootstrap.py
 FILES := layers functions tests scripts benchmarks llama-layer-build
-# llama.cpp has a lock of its own (locks/llama-cpp.txt); hashes, and no address of an index
-EXPORT := $(BIN)/uv export --quiet --frozen --format requirements-txt --no-emit-project --no-header --no-annotate \
-	--no-emit-package llama-cpp-python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve opensearch local invoke e2e sbom audit test lint types bench lock clean
@@ -28,12 +25,14 @@ opensearch: ## a local OpenSearch server in a container (or what OPENSEARCH_HOST
 	@$(PYTHON) scripts/opensearch.py
 
 local: ## the bundle in containers: functions, OpenSearch and what stands in for AWS
+	@$(PYTHON) scripts/local/engine.py
 	@$(BOOTSTRAP) local
 	@$(BIN)/python scripts/local/stack.py run
 
 e2e: ## the same, asked and fed from outside, then taken down
+	@$(PYTHON) scripts/local/engine.py
 	@$(BOOTSTRAP) dev
-	@$(BIN)/python scripts/local/stack.py test $(ARGS)
+	@$(BIN)/python scripts/local/stack.py test -- $(ARGS)
 
 invoke: ## one event to its function: make invoke EVENT=events/created.json (while `make local` runs)
 	@$(BIN)/python scripts/local/stack.py invoke $(EVENT)
@@ -64,17 +63,12 @@ bench: ## side by side with the naive stack: benchmarks/results
 	-@$(BIN)/python scripts/bench_env.py
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-lock: ## resolve the dependencies anew and write locks/ (needs the network)
+lock: ## resolve the dependencies anew and write all of locks/ (needs the network)
 	@$(BOOTSTRAP) dev
-	@$(BIN)/uv lock --quiet --upgrade
-	@$(EXPORT) --extra local --no-dev --group build --output-file locks/local.txt
-	@$(EXPORT) --extra local --group dev --output-file locks/dev.txt
-	@$(EXPORT) --extra export --no-dev --prune torch --output-file locks/sentence-transformers.txt
-	@printf 'pip-audit>=2.10\ncyclonedx-python-lib[json-validation]>=11\n' | $(BIN)/uv pip compile --quiet --universal \
-		--upgrade --generate-hashes --python-version 3.11 --no-header --no-annotate --output-file locks/audit.txt -
-	@rm -f uv.lock
+	@$(BIN)/python scripts/lock.py
 	@git diff --stat -- locks
 
 clean: ## remove what was made here (not the caches of models and wheels)
-	rm -rf .venv .venv-audit .demo build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info layers/shared/*.egg-info
+	rm -rf .venv .venv-sam .venv-audit .aws-sam .demo build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info \
+		layers/shared/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

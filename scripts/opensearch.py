@@ -1,6 +1,7 @@
 """`make opensearch`: a local OpenSearch server in a container, or the one that OPENSEARCH_HOST names.
 
-Prints what to set. Exit code 1 when there is no server, with what would help.
+Prints what to set. Exit code 1 when there is no server, with what would help. `scripts/opensearch.py down` ends the
+container; its data stays.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # scripts are not installed
 
-from scripts.local.compose import Compose, StackError
+from scripts.local.compose import Compose
+from scripts.local.engine import StackError
 
 
 def main() -> int:
     given = os.environ.get("OPENSEARCH_HOST", "").rstrip("/")
     try:
+        if sys.argv[1:] == ["down"]:
+            Compose.find().down(data=False)
+            return 0
         if given:
             _tell(given)
             return 0

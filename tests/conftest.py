@@ -10,9 +10,10 @@ import pytest
 from llamabda.adapters.opensearch import Access
 from llamabda.endpoint import Endpoint
 from tests.aws import aws, aws_server
+from tests.programs import commands
 from tests.tls import certificate
 
-__all__ = ["aws", "aws_server", "certificate"]
+__all__ = ["aws", "aws_server", "certificate", "commands"]
 
 OPENSEARCH = "LLAMABDA_TEST_OPENSEARCH"  # the address of a server in which tests may make indexes
 ROOT = Path(__file__).resolve().parent.parent

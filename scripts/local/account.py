@@ -17,6 +17,7 @@ from scripts.local import template
 REGION = "eu-west-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": REGION}
 INSIDE = {"aws": "http://aws:5000", "opensearch": "http://opensearch:9200"}  # as containers of the network reach them
+LONGEST_SECONDS = 930  # Lambda ends a function after 900
 _PREFIX = "llamabda-local"
 _TABLES = {"UsersTable": "users", "CatalogTable": "catalog"}
 _BUCKETS = {"DocumentBucket": "documents", "TextBucket": "texts", "IssuerBucket": "issuer"}
@@ -65,13 +66,20 @@ def name(logical: str) -> str:
 
 
 def client(service: str, endpoint: str) -> Any:
+    """Waits for a function as long as it may run, and calls it once: whether it goes again is the caller's to say."""
+    seconds, attempts = (LONGEST_SECONDS, 1) if service == "lambda" else (60, 3)
     return boto3.client(
         service,
         endpoint_url=endpoint,
         region_name=REGION,
         aws_access_key_id="local",
         aws_secret_access_key="local",  # noqa: S106  (moto asks for one and looks at none)
-        config=Config(connect_timeout=5, read_timeout=60, retries={"total_max_attempts": 3, "mode": "standard"}),
+        config=Config(
+            connect_timeout=5,
+            read_timeout=seconds,
+            retries={"total_max_attempts": attempts, "mode": "standard"},
+            proxies={},  # it is on this machine, whatever the environment says
+        ),
     )
 
 

@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from scripts.local.engine import StackError, compose_command
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = "docker-compose.local.yml"
 NETWORK = "llamabda-local"  # of the whole stack; `make opensearch` alone has its own, and its own data
 SECONDS = 180  # from a started container to a healthy one
-
-
-class StackError(Exception):
-    """The stack cannot be made; the message says what would help."""
+LOG_LINES = 20  # of a container that fails
 
 
 @dataclass(frozen=True, slots=True)
 class Compose:
-    """`command`: "docker compose" or "docker-compose", in words. `project`: names what it makes, and its network."""
+    """`command`: "docker compose" or "docker-compose", in words. `project`: names what it makes, and its network.
+    `variables`: what the file leaves open."""
 
     command: tuple[str, ...]
     project: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def find(cls, project: str = "") -> Compose:
+    def find(cls, project: str = "", variables: Mapping[str, str] | None = None) -> Compose:
         """StackError when there is no Docker engine, or no compose."""
-        if not works(["docker", "info"]):
-            raise StackError("no Docker engine answers: start one")
-        commands = (("docker", "compose"), ("docker-compose",))
-        found = next((one for one in commands if works([*one, "version"])), None)
-        if found is None:
-            raise StackError("neither `docker compose` nor `docker-compose` is there: install one of them")
-        return cls(found, project)
+        return cls(compose_command(), project, variables or {})
 
     def shown(self, *arguments: str) -> str:
         """The command as somebody would type it."""
@@ -47,45 +41,54 @@ class Compose:
         if self._run("up", "--detach", *services):
             raise StackError(f"`{self.shown('up', *services)}` failed")
         for service in services:
-            asked = [*self._base(), "ps", "-q", service]
+            asked = [*self._base(), "ps", "--all", "-q", service]
             listed = subprocess.run(asked, env=self._environment(), capture_output=True, text=True, check=True)
             if not _healthy(listed.stdout.strip()):
-                raise StackError(
-                    f"the container {service} did not become healthy: `{self.shown('logs', service)}` tells why"
-                )
+                told = self._told(service)
+                raise StackError(f"the container {service} did not become healthy; its last lines:\n{told}")
 
     def build(self, service: str) -> None:
         if self._run("build", service):
             raise StackError(f"the image of {service} cannot be built")
 
     def down(self, *, data: bool) -> None:
-        """Ends and removes all, functions that joined the network too. `data`: their volumes as well."""
-        joined = ["docker", "ps", "--all", "--quiet", "--filter", f"network={self.project}"]
-        containers = subprocess.run(joined, capture_output=True, text=True, check=False).stdout.split()
-        if self.project and containers:
-            subprocess.run(["docker", "rm", "--force", *containers], capture_output=True, check=False)
-        self._run("down", "--remove-orphans", *(["--volumes"] if data else []))
+        """Ends and removes all, functions that joined the network too. `data`: their volumes as well.
 
-    def _run(self, *arguments: str) -> int:
-        return subprocess.run([*self._base(), *arguments], env=self._environment(), check=False).returncode
+        Ctrl-C in the terminal does not reach it. StackError when something is left.
+        """
+        if self.project:
+            joined = ["docker", "ps", "--all", "--quiet", "--filter", f"network={self.project}"]
+            listed = subprocess.run(joined, capture_output=True, text=True, check=False, start_new_session=True)
+            if containers := listed.stdout.split():
+                removal = ["docker", "rm", "--force", *containers]
+                subprocess.run(removal, capture_output=True, check=False, start_new_session=True)
+        arguments = ("down", "--remove-orphans", *(["--volumes"] if data else []))
+        if self._run(*arguments, apart=True):
+            raise StackError(f"containers may be left: `{self.shown(*arguments)}` failed")
+
+    def _told(self, service: str) -> str:
+        """What it said last: once it is removed nobody can ask."""
+        asked = [*self._base(), "logs", "--no-color", "--tail", str(LOG_LINES), service]
+        done = subprocess.run(
+            asked, env=self._environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+        return done.stdout.decode("utf-8", "replace").rstrip()
+
+    def _run(self, *arguments: str, apart: bool = False) -> int:
+        """`apart`: out of reach of what the terminal sends."""
+        command = [*self._base(), *arguments]
+        return subprocess.run(command, env=self._environment(), check=False, start_new_session=apart).returncode
 
     def _environment(self) -> dict[str, str]:
         named = {"LLAMABDA_NETWORK": self.project} if self.project else {}
-        return {"DOCKER_BUILDKIT": "0", "COMPOSE_PROGRESS": "plain", **os.environ, **named}
+        # the builder that `sam build` uses as well: it needs no plugin, and both take what the other has made
+        return {"DOCKER_BUILDKIT": "0", "COMPOSE_PROGRESS": "plain", **os.environ, **self.variables, **named}
 
     def _base(self) -> list[str]:
         return [*self.command, "-f", str(ROOT / FILE), *self._named()]
 
     def _named(self) -> list[str]:
         return ["-p", self.project] if self.project else []
-
-
-def works(command: Sequence[str]) -> bool:
-    """Whether a command is there and ends well."""
-    return (
-        shutil.which(command[0]) is not None
-        and not subprocess.run(command, capture_output=True, check=False).returncode
-    )
 
 
 def _healthy(container: str) -> bool:

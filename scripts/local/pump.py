@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Collection
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -17,6 +18,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 BATCH = 10
 CONSTANT = "617f08299329d189"
 WAIT_SECONDS = 1
+
+
+class BatchFailed(Exception):
+    """Nothing of a batch counts as done; the message says why."""
 
 
 class Pump:
@@ -29,6 +34,7 @@ class Pump:
         self._function = function
         self._say = say
         self._sequencers: dict[str, str] = {}
+        self._latest = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pump", daemon=True)
 
@@ -38,6 +44,9 @@ class Pump:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join(30)
+
+    def running(self) -> bool:
+        return self._thread.is_alive()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -60,11 +69,14 @@ class Pump:
         invoked = self._functions.invoke(
             FunctionName=self._function, Payload=json.dumps({"Records": [self._record(one) for one in messages]})
         )
-        payload = json.loads(invoked["Payload"].read() or b"null")
-        if invoked.get("FunctionError") or not isinstance(payload, dict) or "batchItemFailures" not in payload:
-            self._say(f"pump: the function failed at {len(messages)} messages, which come again: {payload}")
+        payload = invoked["Payload"].read()
+        try:
+            if invoked.get("FunctionError"):
+                raise BatchFailed(shown(payload))
+            failed = failures(payload, {one["MessageId"] for one in messages})
+        except BatchFailed as exc:
+            self._say(f"pump: the function failed at {len(messages)} messages, which come again: {exc}")
             return len(messages)
-        failed = {one["itemIdentifier"] for one in payload["batchItemFailures"]}
         done = [one for one in messages if one["MessageId"] not in failed]
         for one in done:
             self._queues.delete_message(QueueUrl=self._url, ReceiptHandle=one["ReceiptHandle"])
@@ -85,5 +97,41 @@ class Pump:
         }
 
     def _sequencer(self, message: str) -> str:
-        """The same for a message that comes again."""
-        return self._sequencers.setdefault(message, f"{time.time_ns():016X}")
+        """The same for a message that comes again, another one for every other, even if the clock is set back."""
+        if message not in self._sequencers:
+            self._latest = max(self._latest + 1, time.time_ns())
+            self._sequencers[message] = f"{self._latest:016X}"
+        return self._sequencers[message]
+
+
+def failures(payload: bytes, batch: Collection[str]) -> set[str]:
+    """Which messages of a batch a function's reply says have failed, by the rules of ReportBatchItemFailures.
+
+    No reply, an empty one, and no list or an empty one in it say that all went well. BatchFailed when the reply cannot
+    be read, or names a message that is not in the batch: then nothing of it can be trusted.
+    """
+    try:
+        reply = json.loads(payload)
+    except ValueError:
+        raise BatchFailed(f"its reply is no JSON: {shown(payload)}") from None
+    if reply is None:
+        return set()
+    if not isinstance(reply, dict):
+        raise BatchFailed(f"its reply is no object: {shown(payload)}")
+    entries = reply.get("batchItemFailures")
+    if entries is None:
+        return set()
+    if not isinstance(entries, list):
+        raise BatchFailed(f"batchItemFailures is no list: {shown(payload)}")
+    failed = set()
+    for entry in entries:
+        name = entry.get("itemIdentifier") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or name not in batch:
+            raise BatchFailed(f"batchItemFailures names {name!r}, which is no message of the batch: {shown(payload)}")
+        failed.add(name)
+    return failed
+
+
+def shown(payload: bytes) -> str:
+    """Enough of it to see what it is."""
+    return payload[:500].decode("utf-8", "replace")

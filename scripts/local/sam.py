@@ -9,13 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from scripts.local.account import CREDENTIALS
-from scripts.local.compose import ROOT, StackError
+from scripts.local.compose import ROOT
+from scripts.local.engine import StackError
+from scripts.local.environment import cleaned
 
 VENV = ROOT / ".venv-sam"
 LOCK = ROOT / "locks" / "sam.txt"
@@ -25,9 +29,9 @@ QUIET = {"SAM_CLI_TELEMETRY": "0"}
 
 
 def install() -> None:
-    """Makes .venv-sam where it is not there yet."""
-    digest = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
-    if STAMP.is_file() and STAMP.read_text() == digest:
+    """Makes .venv-sam where it is not there yet, or was moved."""
+    wanted = digest()
+    if STAMP.is_file() and STAMP.read_text() == wanted:
         return
     print("making .venv-sam with the SAM CLI (150 MB to download, once)", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
@@ -35,56 +39,73 @@ def install() -> None:
     install = [str(VENV / "bin" / "python"), "-m", "pip", "install", *options.split(), "-r", str(LOCK)]
     if subprocess.run(install, check=False).returncode:
         raise StackError("the SAM CLI cannot be installed: is the package registry reachable?")
-    STAMP.write_text(digest)
+    STAMP.write_text(wanted)
 
 
-def build() -> None:
-    """All images, as `sam build` alone makes them."""
-    if subprocess.run([_sam(), "build"], cwd=ROOT, env=_environment(), check=False).returncode:
+def digest() -> str:
+    """Of what .venv-sam is made of; scripts in it name the place where it lies."""
+    return hashlib.sha256("\0".join((LOCK.read_text("utf-8"), sys.version, str(VENV))).encode()).hexdigest()
+
+
+def build(architecture: str) -> None:
+    """All images, as `sam build` alone makes them, for these processors (the template's Architecture)."""
+    command = [_sam(), "build", "--parameter-overrides", f"Architecture={architecture}"]
+    if subprocess.run(command, cwd=ROOT, env=environment(), check=False).returncode:
         raise StackError("`sam build` failed")
 
 
+def overrides(kind: str, architecture: str) -> str:
+    """Of the template's parameters: those of samconfig.toml, which naming one more would put out of force, and that."""
+    with (ROOT / "samconfig.toml").open("rb") as file:
+        configured = tomllib.load(file)["local"][f"local_{kind.replace('-', '_')}"]["parameters"]
+    return f"{configured['parameter_overrides']} Architecture={architecture}"
+
+
 class Local:
-    """A `sam local` server, in a process group of its own."""
+    """A `sam local` server, in a process group of its own. `kind`: "start-api" or "start-lambda"."""
 
     def __init__(self, kind: str, port: int, variables: Path, log: Path, *more: str) -> None:
-        self._log = log
+        self.log = log
         self.kind = kind
         self.address = f"http://127.0.0.1:{port}"
-        command = [
-            _sam(),
-            "local",
-            kind,
-            "--config-env",
-            "local",
-            "--port",
-            str(port),
-            "--env-vars",
-            str(variables),
-            *more,
-        ]
+        given = ("--config-env", "local", "--port", str(port), "--env-vars", str(variables), *more)
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env=_environment(), stdout=file, stderr=file, start_new_session=True
+                [_sam(), "local", kind, *given],
+                cwd=ROOT,
+                env=environment(),
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             )
 
     def wait(self) -> None:
         """Until it takes connections."""
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         latest = time.monotonic() + READY_SECONDS
         while time.monotonic() < latest:
-            if self._process.poll() is not None:
-                raise StackError(f"`sam local {self.kind}` ended; its last lines:\n{self.told()}")
+            answered = False
             try:
-                with urllib.request.urlopen(self.address, timeout=5):  # noqa: S310  (this machine)
-                    return
-            except urllib.error.HTTPError:
-                return  # it answers
+                with direct.open(self.address, timeout=5):
+                    answered = True
+            except urllib.error.HTTPError as exc:
+                exc.close()
+                answered = True
             except OSError:
-                time.sleep(1)
+                pass
+            self.check()  # also after an answer, which may have been another server's
+            if answered:
+                return
+            time.sleep(1)
         raise StackError(f"`sam local {self.kind}` was not ready within {READY_SECONDS} s:\n{self.told()}")
 
+    def check(self) -> None:
+        """StackError with its last lines when it has ended."""
+        if not self.running():
+            raise StackError(f"`sam local {self.kind}` ended; its last lines:\n{self.told()}")
+
     def told(self, lines: int = 15) -> str:
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def running(self) -> bool:
         return self._process.poll() is None
@@ -93,11 +114,13 @@ class Local:
         """It removes its containers when it is told to."""
         if not self.running():
             return
-        os.killpg(self._process.pid, signal.SIGINT)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGINT)
         try:
             self._process.wait(60)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
 
@@ -110,5 +133,6 @@ def _sam() -> str:
     return str(VENV / "bin" / "sam")
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, **CREDENTIALS, **QUIET}
+def environment() -> dict[str, str]:
+    """Of every `sam`: the user's own account and settings have no part in it."""
+    return {**cleaned(os.environ), **CREDENTIALS, **QUIET}

@@ -10,68 +10,112 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # scripts are not installed
 
-from scripts.local import account, sam
-from scripts.local.compose import NETWORK, ROOT, Compose, StackError
+from scripts.local import account, engine, ports, sam, signals
+from scripts.local.compose import NETWORK, ROOT, Compose
+from scripts.local.engine import StackError
+from scripts.local.environment import cleaned
 from scripts.local.pump import Pump
 
 FUNCTIONS = ("AuthFunction", "IngestFunction", "AskFunction")
+# by the variable that sets each; `make opensearch` has 9200
+PORTS = {"PORT": 3000, "LAMBDA_PORT": 3001, "AWS_PORT": 5005, "OPENSEARCH_PORT": 9201}
+WATCH_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The stack, and the servers of its functions."""
+    """The stack: the servers of its functions, and what feeds them."""
 
     account: account.Account
     servers: tuple[sam.Local, ...]
+    pump: Pump
+
+    def check(self) -> None:
+        """StackError when a part of it has ended by itself."""
+        for server in self.servers:
+            server.check()
+        if not self.pump.running():
+            raise StackError("what brings messages to the ingest function has ended; what it said last stands above")
 
 
 @contextmanager
-def stack(port: int, lambda_port: int, aws_port: int, **settings: str) -> Iterator[Running]:
-    """Everything, until the block ends. `settings`: of the functions, beside those that the account gives."""
-    compose = Compose.find(NETWORK)
+def stack(given: Mapping[str, int], **settings: str) -> Iterator[Running]:
+    """Everything, until the block ends. `given`: a port for each of PORTS. `settings`: of the functions, beside those
+    that the account gives."""
+    variables = {name: str(given[name]) for name in ("AWS_PORT", "OPENSEARCH_PORT")}
+    compose = Compose.find(project(given["PORT"]), variables)
+    architecture = engine.architecture()
+    ports.check(given, compose.shown("down", "--volumes"))  # before it takes down what may be another stack's
     sam.install()
     _share_wheel()
     say("building the images of the functions (the first time: llama.cpp is compiled, some minutes)")
-    sam.build()
+    sam.build(architecture)
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="llamabda-local-")))
-        say("starting OpenSearch and what stands in for AWS")
-        compose.down(data=True)  # an index of a former account is nobody's
-        ends.callback(compose.down, data=True)
-        compose.build("aws")
-        compose.up("opensearch", "aws")
-        say("making tables, buckets, queues and the key")
-        made = account.make(f"http://127.0.0.1:{aws_port}")
-        variables = folder / "variables.json"
-        sam.write_variables(variables, FUNCTIONS, {**made.environment(), **settings})
-        say("starting the functions")
-        api = sam.Local("start-api", port, variables, folder / "api.log")
-        ends.callback(api.stop)
-        functions = sam.Local("start-lambda", lambda_port, variables, folder / "lambda.log")
-        ends.callback(functions.stop)
-        api.wait()
-        functions.wait()
-        called = account.client("lambda", functions.address)
-        pump = Pump(made.client("sqs"), made.queue("WorkQueue"), called, "IngestFunction", say)
-        pump.start()
-        ends.callback(pump.stop)
-        yield Running(made, (api, functions))
+        try:
+            yield _started(given, compose, architecture, folder, settings, ends)
+        finally:
+            signals.ignore()
+            say("ending ...")
+
+
+def _started(
+    given: Mapping[str, int],
+    compose: Compose,
+    architecture: str,
+    folder: Path,
+    settings: Mapping[str, str],
+    ends: ExitStack,
+) -> Running:
+    say("starting OpenSearch and what stands in for AWS")
+    compose.down(data=True)  # an index of a former account is nobody's
+    ends.callback(compose.down, data=True)
+    compose.build("aws")
+    compose.up("opensearch", "aws")
+    say("making tables, buckets, queues and the key")
+    made = account.make(f"http://127.0.0.1:{given['AWS_PORT']}")
+    variables = folder / "variables.json"
+    sam.write_variables(variables, FUNCTIONS, {**made.environment(), **settings})
+    say("starting the functions")
+    servers = []
+    for kind, port in (("start-api", given["PORT"]), ("start-lambda", given["LAMBDA_PORT"])):
+        more = ("--docker-network", compose.project, "--parameter-overrides", sam.overrides(kind, architecture))
+        server = sam.Local(kind, port, variables, folder / f"{kind}.log", *more)
+        ends.callback(server.stop)
+        servers.append(server)
+    for server in servers:
+        server.wait()
+    called = account.client("lambda", servers[-1].address)
+    pump = Pump(made.client("sqs"), made.queue("WorkQueue"), called, "IngestFunction", say)
+    pump.start()
+    ends.callback(pump.stop)
+    return Running(made, tuple(servers), pump)
+
+
+def project(port: int) -> str:
+    """Of compose, and the network's name: a stack at another port is another one, which runs beside the first."""
+    return NETWORK if port == PORTS["PORT"] else f"{NETWORK}-{port}"
+
+
+def watch(running: Running, seconds: float = WATCH_SECONDS) -> NoReturn:
+    """Until a part of it ends by itself, which is a StackError; looks every so many `seconds`."""
+    while True:
+        running.check()
+        time.sleep(seconds)
 
 
 def say(line: str) -> None:
@@ -87,14 +131,28 @@ def _share_wheel() -> None:
         check=False,
     ).stdout.strip()
     if found:
-        target = ROOT / "llama-layer-build" / "wheels" / Path(found).parent.name
-        if not target.is_dir():
-            shutil.copytree(Path(found).parent, target)
+        share(Path(found).parent, ROOT / "llama-layer-build" / "wheels")
+
+
+def share(folder: Path, wheels: Path) -> None:
+    """Copies a folder into `wheels`, where it is not yet: at once, so that nothing that is half there is ever taken."""
+    target = wheels / folder.name
+    if target.is_dir():
+        return
+    wheels.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=wheels) as beside:
+        shutil.copytree(folder, Path(beside) / folder.name)
+        try:
+            (Path(beside) / folder.name).rename(target)
+        except OSError:
+            if not target.is_dir():  # somebody else was as fast
+                raise
 
 
 def _run(given: argparse.Namespace) -> int:
-    with stack(given.port, given.lambda_port, given.aws_port) as running:
+    with stack(_ports(given)) as running:
         made, address = running.account, f"http://127.0.0.1:{given.port}"
+        logs = "\n".join(f"  tail -f {server.log}" for server in running.servers)
         say(f"""
 Llamabda answers at {address}
 
@@ -108,16 +166,21 @@ Llamabda answers at {address}
 
 Files that are put into the bucket {made.bucket} are ingested:
 
-  AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION={account.REGION} \\
-    aws --endpoint-url {made.endpoint} s3 cp FILE s3://{made.bucket}/
+  AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local .venv/bin/python -c '
+  import boto3
+  s3 = boto3.client("s3", endpoint_url="{made.endpoint}", region_name="{account.REGION}")
+  s3.upload_file("README.md", "{made.bucket}", "README.md")'
+
+What the functions say:
+
+{logs}
 
 Ctrl-C ends everything.""")
-        while True:
-            time.sleep(3600)
+        watch(running)
 
 
 def _test(given: argparse.Namespace) -> int:
-    with stack(given.port, given.lambda_port, given.aws_port) as running:
+    with stack(_ports(given)) as running:
         environment = {
             **os.environ,
             "LLAMABDA_E2E": f"http://127.0.0.1:{given.port}",
@@ -128,6 +191,10 @@ def _test(given: argparse.Namespace) -> int:
         for server in running.servers if code else ():
             say(f"the last lines of `sam local {server.kind}`:\n{server.told(100)}")
         return code
+
+
+def _ports(given: argparse.Namespace) -> dict[str, int]:
+    return {name: getattr(given, name.lower()) for name in PORTS}
 
 
 def _invoke(given: argparse.Namespace) -> int:
@@ -157,26 +224,35 @@ def function_of(event: dict[str, Any]) -> str:
     return "AskFunction" if path.startswith(("/ask", "/search", "/health/ready")) else "AuthFunction"
 
 
-def _interrupted(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def parsed(arguments: list[str], environment: Mapping[str, str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=("run", "test", "invoke"))
+    parser.add_argument("arguments", nargs="*", help="of `test`: for pytest, after --; of `invoke`: the event's file")
+    for name, port in PORTS.items():
+        option = f"--{name.lower().replace('_', '-')}"
+        parser.add_argument(option, type=int, default=environment.get(name) or str(port), help=f"{name}, {port}")
+    return parser.parse_args(arguments)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=("run", "test", "invoke"))
-    parser.add_argument("arguments", nargs="*", help="of `test`: for pytest; of `invoke`: the event's file")
-    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or 3000))
-    parser.add_argument("--lambda-port", type=int, default=int(os.environ.get("LAMBDA_PORT") or 3001))
-    parser.add_argument("--aws-port", type=int, default=int(os.environ.get("AWS_PORT") or 5005))
-    given = parser.parse_args()
-    for one in (signal.SIGINT, signal.SIGTERM):  # in the background of a shell the first is switched off
-        signal.signal(one, _interrupted)
+    given = parsed(sys.argv[1:], os.environ)
+    kept = cleaned(os.environ)
+    os.environ.clear()
+    os.environ.update(kept)
+    signals.interrupt()
     try:
         return {"run": _run, "test": _test, "invoke": _invoke}[given.command](given)
     except StackError as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        errors: list[BaseException] = [exc]
+        while (former := errors[-1].__context__) is not None:  # what led to an ending that then failed as well
+            errors.append(former)
+        for error in reversed(errors):
+            if isinstance(error, StackError):
+                print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        if given.command == "invoke":
+            return 130
         say("everything is down")
         return 130 if given.command == "test" else 0
 
