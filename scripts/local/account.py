@@ -90,10 +90,10 @@ def make(endpoint: str) -> Account:
     _make_queues(resources, endpoint)
     key = client("kms", endpoint)
     made = key.create_key(
-        KeySpec=resources["SigningKey"]["Properties"]["KeySpec"],
-        KeyUsage=resources["SigningKey"]["Properties"]["KeyUsage"],
+        KeySpec=resources["BlueKey"]["Properties"]["KeySpec"],
+        KeyUsage=resources["BlueKey"]["Properties"]["KeyUsage"],
     )["KeyMetadata"]["KeyId"]
-    address = described["Parameters"]["TokenIssuer"]["Default"]
+    address = template.local_parameters()["TokenIssuer"]
     for path, content in issuer.documents(address, KmsSigner(key, (made,)).public_jwks()).items():
         buckets.put_object(Bucket=name("IssuerBucket"), Key=path.lstrip("/"), Body=content)
     return Account(endpoint, made, address)
@@ -104,7 +104,11 @@ def _make_queues(resources: dict[str, Any], endpoint: str) -> None:
     arns = {}
     for logical in ("DeadLetterQueue", "WorkQueue"):  # the first is named by the second
         properties = resources[logical]["Properties"]
-        attributes = {key: str(value) for key, value in properties.items() if isinstance(value, int)}
+        attributes = {
+            key: str(value)
+            for key, value in properties.items()
+            if isinstance(value, int) and not isinstance(value, bool)
+        }
         if redrive := properties.get("RedrivePolicy"):
             target = arns["DeadLetterQueue"]
             attributes["RedrivePolicy"] = json.dumps(

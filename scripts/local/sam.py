@@ -14,11 +14,14 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from scripts.local import template
 from scripts.local.account import CREDENTIALS
 from scripts.local.compose import ROOT, StackError
 
 VENV = ROOT / ".venv-sam"
 LOCK = ROOT / "locks" / "sam.txt"
+BUILT = ROOT / ".aws-sam" / "build"
+LOCAL = BUILT / "local.json"
 STAMP = VENV / "llamabda-stamp"
 READY_SECONDS = 600  # for containers to start; models are in the images
 QUIET = {"SAM_CLI_TELEMETRY": "0"}
@@ -42,6 +45,9 @@ def build() -> None:
     """All images, as `sam build` alone makes them."""
     if subprocess.run([_sam(), "build"], cwd=ROOT, env=_environment(), check=False).returncode:
         raise StackError("`sam build` failed")
+    # `sam local` looks at no conditions, and would start what is not there on one machine
+    built = template.read(BUILT / "template.yaml")
+    LOCAL.write_text(json.dumps(template.chosen(built, template.conditions(built, template.local_parameters()))))
 
 
 class Local:
@@ -55,6 +61,10 @@ class Local:
             _sam(),
             "local",
             kind,
+            "--template-file",
+            str(LOCAL),
+            "--config-file",  # else it is looked for beside the template
+            str(ROOT / "samconfig.toml"),
             "--config-env",
             "local",
             "--port",
