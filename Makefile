@@ -8,7 +8,7 @@ EXPORT := $(BIN)/uv export --quiet --frozen --format requirements-txt --no-emit-
 	--no-emit-package llama-cpp-python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve opensearch local invoke e2e test lint types bench lock clean
+.PHONY: help setup demo serve opensearch local invoke e2e test template lint types bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,10 @@ invoke: ## one event to its function: make invoke EVENT=events/created.json (whi
 test: ## all tests
 	@$(BOOTSTRAP) dev
 	@$(BIN)/pytest $(ARGS)
+
+template: ## template.yaml as AWS would take it: SAM, cfn-lint, checkov, and every combination of conditions
+	@$(BOOTSTRAP) dev
+	@$(BIN)/python scripts/template/check.py
 
 lint: ## ruff: rules and format
 	@$(BOOTSTRAP) dev

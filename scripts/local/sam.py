@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from scripts import tool_venv
 from scripts.local import template
 from scripts.local.account import CREDENTIALS
 from scripts.local.compose import ROOT, StackError
 
-VENV = ROOT / ".venv-sam"
-LOCK = ROOT / "locks" / "sam.txt"
 BUILT = ROOT / ".aws-sam" / "build"
 LOCAL = BUILT / "local.json"
-STAMP = VENV / "llamabda-stamp"
 READY_SECONDS = 600  # for containers to start; models are in the images
 QUIET = {"SAM_CLI_TELEMETRY": "0"}
 
 
 def install() -> None:
     """Makes .venv-sam where it is not there yet."""
-    digest = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
-    if STAMP.is_file() and STAMP.read_text() == digest:
-        return
-    print("making .venv-sam with the SAM CLI (150 MB to download, once)", flush=True)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
-    options = "--quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all:"
-    install = [str(VENV / "bin" / "python"), "-m", "pip", "install", *options.split(), "-r", str(LOCK)]
-    if subprocess.run(install, check=False).returncode:
-        raise StackError("the SAM CLI cannot be installed: is the package registry reachable?")
-    STAMP.write_text(digest)
+    try:
+        tool_venv.install("sam", "the SAM CLI")
+    except tool_venv.ToolError as exc:
+        raise StackError(str(exc)) from exc
 
 
 def build() -> None:
@@ -117,7 +107,7 @@ def write_variables(path: Path, functions: Sequence[str], environment: Mapping[s
 
 
 def _sam() -> str:
-    return str(VENV / "bin" / "sam")
+    return str(tool_venv.program("sam", "sam"))
 
 
 def _environment() -> dict[str, str]:

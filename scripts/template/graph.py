@@ -96,7 +96,7 @@ def _compared(value: Any) -> dict[str, list[str]]:
     if isinstance(value, dict) and value.keys() == {"Fn::Equals"}:
         names = [one["Ref"] for one in value["Fn::Equals"] if isinstance(one, dict)]
         texts = [str(one) for one in value["Fn::Equals"] if not isinstance(one, dict)]
-        return {name: texts for name in names}
+        return dict.fromkeys(names, texts)
     for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         for name, texts in _compared(part).items():
             found.setdefault(name, []).extend(texts)

@@ -34,7 +34,9 @@ def too_wide(statement: Mapping[str, Any]) -> list[str]:
         return []
     found = [key for key in ("NotAction", "NotResource", "NotPrincipal") if key in statement]
     found += [action for action in listed(statement.get("Action", ())) if "*" in action]
-    found += [str(one) for one in listed(statement.get("Resource", ())) if place(one).lstrip("*:/") == ""]
+    found += [
+        str(one) for one in listed(statement.get("Resource", ())) if not place(one).removeprefix("arn:").strip("*:/")
+    ]
     principal = statement.get("Principal", {})
     if principal == "*" or (isinstance(principal, dict) and "*" in listed(principal.get("AWS", ()))):
         found.append(f"Principal {principal}")

@@ -28,7 +28,7 @@ def transformed() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Combination:
-    """`cycle`, `unknown`: what is wrong; `resources`: what is made; `api`: what it waits for; `cors`: as it is given."""
+    """`cycle`, `unknown`: what is wrong; `resources`: what is made; `api`: what that waits for; `cors`: of the API."""
 
     parameters: dict[str, str]
     cycle: list[str]

@@ -33,9 +33,7 @@ def test_in_no_combination_of_conditions_is_there_a_reference_to_nothing(combina
 
 def test_every_condition_holds_in_some_combination_and_in_some_it_does_not(transformed, combinations):
     held = [template.conditions(transformed, one.parameters) for one in combinations]
-    assert {name: {one[name] for one in held} for name in transformed["Conditions"]} == dict.fromkeys(
-        transformed["Conditions"], {True, False}
-    )
+    assert [name for name in transformed["Conditions"] if len({one[name] for one in held}) < 2] == []
 
 
 @pytest.mark.parametrize(
