@@ -5,7 +5,7 @@ BOOTSTRAP := $(PYTHON) scripts/bootstrap.py
 FILES := layers functions tests scripts benchmarks llama-layer-build
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve opensearch local invoke e2e sbom audit test lint types bench lock clean
+.PHONY: help setup demo serve opensearch local invoke e2e template sbom audit test lint types bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,10 @@ audit: ## known vulnerabilities of the locks; 3: nothing is known, but not all c
 test: ## all tests
 	@$(BOOTSTRAP) dev
 	@$(BIN)/pytest $(ARGS)
+
+template: ## template.yaml as AWS would take it: SAM, cfn-lint, checkov, and every combination of conditions
+	@$(BOOTSTRAP) dev
+	@$(BIN)/python scripts/template/check.py
 
 lint: ## ruff: rules and format
 	@$(BOOTSTRAP) dev

@@ -1,8 +1,8 @@
 """`make lock`: resolves the dependencies anew and writes every file of locks/. Needs the network.
 
 What LOCKS names comes from one resolution of pyproject.toml, so that a package has one version in all of them. What
-APART names is resolved by itself: tools that run beside this project want other versions than it, and llama.cpp is built
-apart from the rest. All have hashes, and none has the address of an index.
+APART names is resolved by itself: tools that run beside this project want other versions than it, and llama.cpp is
+built apart from the rest. All have hashes, and none has the address of an index.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ LOCKS = {
 # by the file's name: what is asked for, and how
 APART = {
     "sam": ("aws-sam-cli>=1.170",),
+    "checks": ("cfn-lint>=1.58", "cfn-lint-serverless>=0.3.6", "checkov>=3"),
     "audit": ("pip-audit>=2.10", "cyclonedx-python-lib[json-validation]>=11"),
     "llama-build": ("cmake>=3.21", "ninja>=1.11", "scikit-build-core>=0.9.2"),
     "llama-cpp": ("llama-cpp-python>=0.3.36", "--no-deps"),

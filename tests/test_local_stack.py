@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from scripts import tool_venv
 from scripts.local import ports, sam, stack
 from scripts.local.engine import StackError
 from scripts.local.environment import cleaned
@@ -197,10 +198,10 @@ def test_the_answer_of_another_server_at_the_port_is_not_its_own(local):
 
 
 def test_a_moved_environment_is_made_anew(monkeypatch, tmp_path):
-    here = sam.digest()
-    assert sam.digest() == here
-    monkeypatch.setattr(sam, "VENV", tmp_path)
-    assert sam.digest() != here
+    here = tool_venv.digest("sam")
+    assert tool_venv.digest("sam") == here
+    monkeypatch.setattr(tool_venv, "_folder", lambda name: tmp_path / name)
+    assert tool_venv.digest("sam") != here
 
 
 def test_what_runs_is_watched_and_its_end_told(local):

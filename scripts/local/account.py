@@ -99,10 +99,10 @@ def make(endpoint: str) -> Account:
     _make_queues(resources, endpoint)
     key = client("kms", endpoint)
     made = key.create_key(
-        KeySpec=resources["SigningKey"]["Properties"]["KeySpec"],
-        KeyUsage=resources["SigningKey"]["Properties"]["KeyUsage"],
+        KeySpec=resources["BlueKey"]["Properties"]["KeySpec"],
+        KeyUsage=resources["BlueKey"]["Properties"]["KeyUsage"],
     )["KeyMetadata"]["KeyId"]
-    address = described["Parameters"]["TokenIssuer"]["Default"]
+    address = template.local_parameters()["TokenIssuer"]
     published = issuer.documents(address, KmsSigner(key, (made,)).public_jwks())
     publication.write(S3Documents(buckets, name("IssuerBucket")), published)
     return Account(endpoint, made, address)
@@ -113,7 +113,11 @@ def _make_queues(resources: dict[str, Any], endpoint: str) -> None:
     arns = {}
     for logical in ("DeadLetterQueue", "WorkQueue"):  # the first is named by the second
         properties = resources[logical]["Properties"]
-        attributes = {key: str(value) for key, value in properties.items() if isinstance(value, int)}
+        attributes = {
+            key: str(value)
+            for key, value in properties.items()
+            if isinstance(value, int) and not isinstance(value, bool)
+        }
         if redrive := properties.get("RedrivePolicy"):
             target = arns["DeadLetterQueue"]
             attributes["RedrivePolicy"] = json.dumps(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import tomllib
 import urllib.error
@@ -16,35 +14,25 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from scripts import tool_venv
+from scripts.local import template
 from scripts.local.account import CREDENTIALS
 from scripts.local.compose import ROOT
 from scripts.local.engine import StackError
 from scripts.local.environment import cleaned
 
-VENV = ROOT / ".venv-sam"
-LOCK = ROOT / "locks" / "sam.txt"
-STAMP = VENV / "llamabda-stamp"
+BUILT = ROOT / ".aws-sam" / "build"
+LOCAL = BUILT / "local.json"
 READY_SECONDS = 600  # for containers to start; models are in the images
 QUIET = {"SAM_CLI_TELEMETRY": "0"}
 
 
 def install() -> None:
     """Makes .venv-sam where it is not there yet, or was moved."""
-    wanted = digest()
-    if STAMP.is_file() and STAMP.read_text() == wanted:
-        return
-    print("making .venv-sam with the SAM CLI (150 MB to download, once)", flush=True)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
-    options = "--quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all:"
-    install = [str(VENV / "bin" / "python"), "-m", "pip", "install", *options.split(), "-r", str(LOCK)]
-    if subprocess.run(install, check=False).returncode:
-        raise StackError("the SAM CLI cannot be installed: is the package registry reachable?")
-    STAMP.write_text(wanted)
-
-
-def digest() -> str:
-    """Of what .venv-sam is made of; scripts in it name the place where it lies."""
-    return hashlib.sha256("\0".join((LOCK.read_text("utf-8"), sys.version, str(VENV))).encode()).hexdigest()
+    try:
+        tool_venv.install("sam", "the SAM CLI")
+    except tool_venv.ToolError as exc:
+        raise StackError(str(exc)) from exc
 
 
 def build(architecture: str) -> None:
@@ -52,6 +40,9 @@ def build(architecture: str) -> None:
     command = [_sam(), "build", "--parameter-overrides", f"Architecture={architecture}"]
     if subprocess.run(command, cwd=ROOT, env=environment(), check=False).returncode:
         raise StackError("`sam build` failed")
+    # `sam local` looks at no conditions, and would start what is not there on one machine
+    built = template.read(BUILT / "template.yaml")
+    LOCAL.write_text(json.dumps(template.chosen(built, template.conditions(built, template.local_parameters()))))
 
 
 def overrides(kind: str, architecture: str) -> str:
@@ -68,7 +59,9 @@ class Local:
         self.log = log
         self.kind = kind
         self.address = f"http://127.0.0.1:{port}"
-        given = ("--config-env", "local", "--port", str(port), "--env-vars", str(variables), *more)
+        # a configuration is looked for beside the template
+        place = ("--template-file", str(LOCAL), "--config-file", str(ROOT / "samconfig.toml"), "--config-env", "local")
+        given = (*place, "--port", str(port), "--env-vars", str(variables), *more)
         with log.open("wb") as file:
             self._process = subprocess.Popen(
                 [_sam(), "local", kind, *given],
@@ -130,7 +123,7 @@ def write_variables(path: Path, functions: Sequence[str], environment: Mapping[s
 
 
 def _sam() -> str:
-    return str(VENV / "bin" / "sam")
+    return str(tool_venv.program("sam", "sam"))
 
 
 def environment() -> dict[str, str]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import subprocess
-import sys
 from pathlib import Path
 
+from scripts import tool_venv
+
 ROOT = Path(__file__).resolve().parents[2]
-VENV = ROOT / ".venv-audit"
-LOCK = ROOT / "locks" / "audit.txt"
-STAMP = VENV / "llamabda-stamp"
 
 
 class SupplyError(Exception):
@@ -19,13 +15,8 @@ class SupplyError(Exception):
 
 def install() -> Path:
     """Makes .venv-audit where it is not there yet; its folder of commands."""
-    digest = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
-    if not STAMP.is_file() or STAMP.read_text() != digest:
-        print("making .venv-audit with pip-audit and the CycloneDX library (once)", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
-        options = "--quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all:"
-        command = [str(VENV / "bin" / "python"), "-m", "pip", "install", *options.split(), "-r", str(LOCK)]
-        if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
-            raise SupplyError("the tools cannot be installed: is the package registry reachable?")
-        STAMP.write_text(digest)
-    return VENV / "bin"
+    try:
+        tool_venv.install("audit", "pip-audit and the CycloneDX library")
+    except tool_venv.ToolError as exc:
+        raise SupplyError(str(exc)) from exc
+    return tool_venv.program("audit", "python").parent

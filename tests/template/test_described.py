@@ -1,0 +1,345 @@
+"""template.yaml as it is written: what is kept, who may do what, and what parameters are refused."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.local import template
+from scripts.template import dockerfile, graph, roles
+
+ROOT = template.ROOT
+TEMPLATE = template.read()
+RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
+DOCKERFILE = dockerfile.stages(ROOT / "Dockerfile")
+KEPT = {"UsersTable", "CatalogTable", "DocumentBucket", "TextBucket", "BlueKey", "GreenKey"}
+POLICIES = {  # where each kind of resource keeps what it allows
+    "AWS::S3::BucketPolicy": "PolicyDocument",
+    "AWS::SQS::QueuePolicy": "PolicyDocument",
+    "AWS::SNS::TopicPolicy": "PolicyDocument",
+    "AWS::OpenSearchService::Domain": "AccessPolicies",
+}
+
+
+def of_type(kind: str) -> dict[str, Any]:
+    found = {name: one for name, one in RESOURCES.items() if one["Type"] == kind}
+    assert found, kind
+    return found
+
+
+FUNCTIONS = of_type("AWS::Serverless::Function")
+
+
+def every_statement(resources: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Without conditions: what is only sometimes said is said, too."""
+    found = []
+    for name, resource in resources.items():
+        properties = resource.get("Properties", {})
+        if resource["Type"] in ("AWS::IAM::Role", "AWS::Serverless::Function"):
+            documents = [policy["PolicyDocument"] for policy in properties.get("Policies", ())]
+        elif resource["Type"] in POLICIES:
+            documents = [properties[POLICIES[resource["Type"]]]]
+        else:
+            documents = []
+        for document in documents:
+            for one in document["Statement"]:
+                found += [(name, part) for part in alternatives(one)]
+    return found
+
+
+def alternatives(statement: Any) -> list[dict[str, Any]]:
+    if statement.keys() == {"Fn::If"}:
+        return [found for part in statement["Fn::If"][1:] for found in alternatives(part)]
+    return [] if statement.keys() == {"Ref"} else [statement]
+
+
+def either(value: Any) -> list[Any]:
+    """Every resource that is named, whichever condition holds."""
+    if isinstance(value, list):
+        return [found for part in value for found in either(part)]
+    if isinstance(value, dict) and value.keys() == {"Fn::If"}:
+        return either(value["Fn::If"][1:])
+    return [] if value == {"Ref": "AWS::NoValue"} else [value]
+
+
+# -- rights
+
+
+def wide(resources: dict[str, Any]) -> list[tuple[str, str]]:
+    found = []
+    for name, statement in every_statement(resources):
+        found += [
+            (name, what) for what in roles.too_wide(statement | {"Resource": either(statement.get("Resource", []))})
+        ]
+    return found
+
+
+def test_nothing_is_allowed_on_everything_where_it_can_be_named():
+    assert len(every_statement(RESOURCES)) > 30
+    assert wide(RESOURCES) == []
+    for key in of_type("AWS::KMS::Key").values():  # a key's own policy cannot name it, and without this nobody has it
+        (only,) = key["Properties"]["KeyPolicy"]["Statement"]
+        assert only["Principal"] == {"AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "value"),
+    [
+        ("Resource", "*"),
+        ("Resource", ["*"]),
+        ("Resource", [{"Fn::If": ["WithBlue", "*", {"Ref": "AWS::NoValue"}]}]),
+        ("Resource", "arn:*"),
+        ("Action", "dynamodb:*"),
+        ("Action", ["dynamodb:GetItem", "*"]),
+        ("NotAction", ["dynamodb:DeleteTable"]),
+        ("Principal", "*"),
+        ("Principal", {"AWS": "*"}),
+    ],
+)
+def test_what_is_too_wide_is_found(changed, value):
+    broken = copy.deepcopy(RESOURCES)
+    broken["AskRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"][1][changed] = value
+    assert [name for name, _ in wide(broken)] == ["AskRole"]
+
+
+def test_every_function_has_a_role_of_its_own_and_logs_of_its_own():
+    found = {name: (one["Properties"]["Role"], one["Properties"]["LoggingConfig"]) for name, one in FUNCTIONS.items()}
+    assert found == {
+        f"{name}Function": ({"Fn::GetAtt": [f"{name}Role", "Arn"]}, {"LogGroup": {"Ref": f"{name}Logs"}})
+        for name in ("Auth", "Ingest", "Ask", "Issuer")
+    }
+
+
+def test_the_index_lets_in_the_functions_that_use_it_with_what_they_send():
+    """Requests to it are none of boto3's: their methods are read from the adapter."""
+    sent = set()
+    for path in (ROOT / "layers" / "shared" / "llamabda" / "adapters" / "opensearch").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and node.value in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"):
+                sent.add(node.value)
+    actions = {f"es:ESHttp{method.capitalize()}" for method in sent}
+    ingest, ask = RESOURCES["Domain"]["Properties"]["AccessPolicies"]["Statement"]
+    assert ingest["Principal"] == {"AWS": {"Fn::GetAtt": ["IngestRole", "Arn"]}}
+    assert ask["Principal"] == {"AWS": {"Fn::GetAtt": ["AskRole", "Arn"]}}
+    assert set(ingest["Action"]) == actions
+    assert set(ask["Action"]) == actions - {"es:ESHttpDelete"}  # indexes are dropped by the sweep alone
+    for name, statement in (("IngestRole", ingest), ("AskRole", ask)):
+        given = [one for role, one in every_statement({name: RESOURCES[name]}) if "aoss:APIAccessAll" in one["Action"]]
+        existing = [one for one in given if one["Resource"] != {"Fn::GetAtt": ["Collection", "Arn"]}]
+        assert [set(one["Action"]) for one in existing] == [{*statement["Action"], "aoss:APIAccessAll"}]
+
+
+# -- what is kept, and how
+
+
+def test_what_cannot_be_made_again_outlives_the_stack():
+    for name, resource in RESOURCES.items():
+        if resource["Type"] in ("AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::KMS::Key"):
+            policies = (resource["DeletionPolicy"], resource["UpdateReplacePolicy"])
+            assert policies == (("Retain", "Retain") if name in KEPT else ("Delete", "Delete")), name
+    assert {*of_type("AWS::DynamoDB::Table"), *of_type("AWS::KMS::Key")} <= KEPT
+
+
+def test_tables_can_be_restored_and_are_paid_by_use():
+    for name, table in of_type("AWS::DynamoDB::Table").items():
+        given = table["Properties"]
+        assert given["BillingMode"] == "PAY_PER_REQUEST", name
+        assert given["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}, name
+        assert given["SSESpecification"] == {"SSEEnabled": True}, name
+    assert RESOURCES["UsersTable"]["Properties"]["TimeToLiveSpecification"]["AttributeName"] == "expires"
+
+
+def refuses_plain_http(kind: str, name: str) -> bool:
+    """Whether the policy of a bucket or queue denies everything that comes without TLS."""
+    (policy,) = (one for key, one in of_type(kind).items() if key == f"{name}Policy")
+    found = [one for one in policy["Properties"]["PolicyDocument"]["Statement"] if one["Effect"] == "Deny"]
+    return len(found) == 1 and found[0]["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_buckets_are_private_encrypted_and_reached_by_tls_alone():
+    for name, bucket in of_type("AWS::S3::Bucket").items():
+        given = bucket["Properties"]
+        assert set(given["PublicAccessBlockConfiguration"].values()) == {True}, name
+        assert given["BucketEncryption"]["ServerSideEncryptionConfiguration"], name
+        assert given["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}, name
+        assert refuses_plain_http("AWS::S3::BucketPolicy", name), name
+
+
+def test_queues_are_encrypted_and_reached_by_tls_alone():
+    for name, queue in of_type("AWS::SQS::Queue").items():
+        assert queue["Properties"]["SqsManagedSseEnabled"] is True, name
+        assert refuses_plain_http("AWS::SQS::QueuePolicy", name), name
+
+
+def test_events_that_reach_no_queue_are_kept():
+    (target,) = RESOURCES["ObjectEvents"]["Properties"]["Targets"]
+    assert target["Arn"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
+    assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}}
+
+
+def test_a_message_is_hidden_six_times_as_long_as_the_longest_batch():
+    assert (
+        RESOURCES["WorkQueue"]["Properties"]["VisibilityTimeout"]
+        >= 6 * TEMPLATE["Parameters"]["IngestTimeout"]["MaxValue"]
+    )
+
+
+def test_logs_are_kept_for_as_long_as_the_parameter_says():
+    for name, group in of_type("AWS::Logs::LogGroup").items():
+        assert group["Properties"]["RetentionInDays"] == {"Ref": "LogDays"}, name
+
+
+def test_alarms_are_about_what_there_is_and_told_to_whom_the_parameters_name():
+    told = {
+        "Fn::If": [
+            "NewTopic",
+            [{"Ref": "Topic"}],
+            {"Fn::If": ["GivenTopic", [{"Ref": "AlarmTopic"}], {"Ref": "AWS::NoValue"}]},
+        ]
+    }
+    found = of_type("AWS::CloudWatch::Alarm")
+    assert {one["Properties"]["MetricName"] for one in found.values()} >= {
+        *("ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"),
+        *("Errors", "Throttles", "DeadlineReplies", "5xx"),
+    }
+    for name, alarm in found.items():
+        assert alarm["Properties"]["AlarmActions"] == alarm["Properties"]["OKActions"] == told, name
+
+
+# -- images
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_is_made_of_a_target_and_begins_with_a_command_that_is_there(name):
+    function = FUNCTIONS[name]
+    metadata = function["Metadata"]
+    assert (ROOT / metadata["DockerContext"] / metadata["Dockerfile"]).is_file()
+    stage = DOCKERFILE[metadata["DockerBuildTarget"]]
+    (command,) = function["Properties"].get("ImageConfig", {}).get("Command", stage.command)
+    module, _, attribute = command.rpartition(".")
+    spec = importlib.util.find_spec(module)
+    assert spec is not None, f"{command}: there is no such module"
+    assert spec.origin is not None
+    defined = set()
+    for node in ast.parse(Path(spec.origin).read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            defined |= {one.asname or one.name for one in node.names}
+    assert attribute in defined
+
+
+def test_the_dockerfile_copies_what_is_there():
+    assert len(DOCKERFILE) > 8
+    assert dockerfile.missing(ROOT / "Dockerfile") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("COPY locks/nothing.txt /build/", "made: no locks/nothing.txt"),
+        ("COPY --from=nowhere /a /b", "made: no stage nowhere"),
+    ],
+)
+def test_what_the_dockerfile_lacks_is_found(tmp_path, line, problem):
+    broken = tmp_path / "Dockerfile"
+    broken.write_text(f"FROM ${{BASE_IMAGE}} AS base\nFROM base AS made\n{line}\n")
+    assert dockerfile.missing(broken) == [problem]
+
+
+# -- parameters
+
+EXISTING = {"OpenSearchMode": "existing", "OpenSearchHost": "https://search.example.org"}
+ARN = "arn:aws:es:eu-west-1:123456789012:domain/llamabda"
+SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:index-AbCdEf"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "why"),
+    [
+        ({"OpenSearchMode": "existing"}, "OpenSearchHost"),
+        ({"OpenSearchHost": "https://search.example.org"}, "OpenSearchHost"),
+        ({"OpenSearchMode": "serverless", "OpenSearchArn": ARN}, "OpenSearchArn"),
+        ({"OpenSearchService": "es"}, "OpenSearchService"),
+        ({"OpenSearchSecret": SECRET}, "OpenSearchSecret is for an existing one"),
+        (EXISTING | {"OpenSearchSecret": SECRET, "OpenSearchArn": ARN}, "not signed"),
+        (EXISTING | {"OpenSearchSecret": SECRET, "OpenSearchService": "es"}, "not signed"),
+        ({"AlarmEmail": "a@example.org", "AlarmTopic": "arn:aws:sns:eu-west-1:123456789012:alarms"}, "not both"),
+    ],
+)
+def test_parameters_that_contradict_each_other_are_refused_before_anything_is_made(parameters, why):
+    (told,) = graph.refused(TEMPLATE, parameters)
+    assert why in told
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"OpenSearchMode": "serverless"},
+        EXISTING,
+        EXISTING | {"OpenSearchArn": ARN},
+        EXISTING | {"OpenSearchSecret": SECRET},
+        {"AlarmEmail": "a@example.org"},
+        template.local_parameters(),
+    ],
+)
+def test_parameters_that_fit_are_taken(parameters):
+    assert graph.refused(TEMPLATE, parameters) == []
+
+
+VALUES = {
+    "TokenIssuer": (
+        ["", "https://login.example.org", "https://a.b/c/d"],
+        ["http://a.b", "https://a.b/", "https://a.b?c"],
+    ),
+    "CorsOrigins": (
+        ["", "https://a.b", "https://a.b,http://localhost:3000"],
+        ["*", "https://a.b/", "https://a.b,", "a.b"],
+    ),
+    "OpenSearchHost": (["", "https://a.b:9200/c", "http://opensearch:9200"], ["a.b", "https://u:p@a.b", "https://a b"]),
+    "OpenSearchArn": (["", ARN], ["arn:aws:s3:::bucket", ARN + "/*"]),
+    "OpenSearchSecret": (["", SECRET], ["secret", SECRET + "*"]),
+    "OpenSearchVersion": (["OpenSearch_2.19", "OpenSearch_3.1"], ["OpenSearch_2.17", "Elasticsearch_7.10", "3.1"]),
+    "AlarmEmail": (["", "a@example.org"], ["a", "a@b", "a b@example.org"]),
+    "IndexName": (["llamabda", "a-b_1"], ["", "A", "-a", "a" * 101]),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_pattern_takes_what_fits_and_refuses_what_does_not(name):
+    parameter = TEMPLATE["Parameters"][name]
+    good, bad = VALUES[name]
+    pattern = re.compile(parameter["AllowedPattern"])
+    assert [value for value in good if not pattern.fullmatch(value)] == []
+    assert [value for value in bad if pattern.fullmatch(value)] == []
+
+
+def test_every_parameter_is_described_bounded_and_in_a_group():
+    grouped = [
+        name
+        for group in TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+        for name in group["Parameters"]
+    ]
+    assert sorted(grouped) == sorted(TEMPLATE["Parameters"])
+    for name, one in TEMPLATE["Parameters"].items():
+        assert one["Description"], name
+        assert "AllowedValues" in one or "AllowedPattern" in one or {"MinValue", "MaxValue"} <= one.keys(), name
+        assert ("ConstraintDescription" in one) or "AllowedPattern" not in one, name
+        if "AllowedPattern" in one:
+            assert re.fullmatch(one["AllowedPattern"], str(one["Default"])), name
+
+
+def test_a_stack_on_one_machine_has_nothing_that_only_the_cloud_has():
+    described = template.chosen(TEMPLATE, template.conditions(TEMPLATE, template.local_parameters()))
+    kinds = {one["Type"] for one in described["Resources"].values()}
+    assert not any(kind.startswith(("AWS::CloudFront", "AWS::OpenSearch", "Custom::")) for kind in kinds)
+    functions = {name for name, one in described["Resources"].items() if one["Type"] == "AWS::Serverless::Function"}
+    assert functions == {"AuthFunction", "IngestFunction", "AskFunction"}
+    assert "Fn::If" not in str(described)
