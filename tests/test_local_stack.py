@@ -137,7 +137,7 @@ def test_no_proxy_stands_before_this_machine(given, told):
 @pytest.fixture
 def local(tmp_path, monkeypatch) -> Iterator[Callable[..., sam.Local]]:
     """A server whose `sam` is the given program."""
-    monkeypatch.setattr(sam, "VENV", tmp_path / "venv")
+    monkeypatch.setattr(tool_venv, "_folder", lambda name: tmp_path / "venv")
     made = []
 
     def start(body: str, port: int | None = None) -> sam.Local:
@@ -274,7 +274,9 @@ def played(commands, tmp_path, monkeypatch, aws_server) -> dict[str, int]:
     """Every program that a stack needs is played; ports for it, where moto answers already."""
     commands("docker", DOCKER)
     commands("sam", FUNCTIONS)
-    monkeypatch.setattr(sam, "VENV", tmp_path / "venv")
+    monkeypatch.setattr(tool_venv, "_folder", lambda name: tmp_path / "venv")
+    monkeypatch.setattr(sam, "BUILT", sam.ROOT)
+    monkeypatch.setattr(sam, "LOCAL", tmp_path / "local.json")
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / "bin").symlink_to(tmp_path / "commands")
     monkeypatch.setattr(sam, "install", lambda: None)
