@@ -73,6 +73,6 @@ lock: ## resolve the dependencies anew and write all of locks/ (needs the networ
 	@git diff --stat -- locks
 
 clean: ## remove what was made here (not the caches of models and wheels)
-	rm -rf .venv .venv-sam .venv-audit .aws-sam .demo build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info \
+	rm -rf .venv .venv-sam .venv-checks .venv-audit .aws-sam .demo build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info \
 		layers/shared/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -138,6 +138,7 @@ def test_no_proxy_stands_before_this_machine(given, told):
 def local(tmp_path, monkeypatch) -> Iterator[Callable[..., sam.Local]]:
     """A server whose `sam` is the given program."""
     monkeypatch.setattr(tool_venv, "_folder", lambda name: tmp_path / "venv")
+    monkeypatch.setattr(sam, "READY_SECONDS", SECONDS)
     made = []
 
     def start(body: str, port: int | None = None) -> sam.Local:
