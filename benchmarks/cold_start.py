@@ -16,7 +16,7 @@ import httpx
 from benchmarks.measure import OURS, Row, Samples, Unavailable
 from benchmarks.plan import Plan
 from scripts.local import sam, template
-from scripts.local.compose import StackError, works
+from scripts.local.engine import StackError, works
 
 MB_PER_PROCESSOR = 1769  # of a function's memory
 _MOST_PROCESSORS = 2.0  # those of ask, with its default memory, would be three
