@@ -177,6 +177,26 @@ def test_queues_are_encrypted_and_reached_by_tls_alone():
         assert refuses_plain_http("AWS::SQS::QueuePolicy", name), name
 
 
+def test_a_new_domain_is_encrypted_and_reached_by_tls_alone():
+    given = RESOURCES["Domain"]["Properties"]
+    assert given["EncryptionAtRestOptions"] == given["NodeToNodeEncryptionOptions"] == {"Enabled": True}
+    assert given["DomainEndpointOptions"]["EnforceHTTPS"] is True
+    assert given["DomainEndpointOptions"]["TLSSecurityPolicy"].startswith("Policy-Min-TLS-1-2")
+
+
+def test_messages_fail_alone_and_no_more_than_three_times():
+    work = FUNCTIONS["IngestFunction"]["Properties"]["Events"]["Work"]["Properties"]
+    assert work["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert work["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "IngestConcurrency"}}
+    redrive = {"deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}, "maxReceiveCount": 3}
+    assert RESOURCES["WorkQueue"]["Properties"]["RedrivePolicy"] == redrive
+
+
+def test_the_sweep_comes_every_hour():
+    sweep = FUNCTIONS["IngestFunction"]["Properties"]["Events"]["Sweep"]
+    assert sweep == {"Type": "Schedule", "Properties": {"Schedule": "rate(1 hour)", "Input": '{"llamabda": "sweep"}'}}
+
+
 def test_events_that_reach_no_queue_are_kept():
     (target,) = RESOURCES["ObjectEvents"]["Properties"]["Targets"]
     assert target["Arn"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
