@@ -17,6 +17,7 @@ from scripts.local import template
 from scripts.local.account import CREDENTIALS
 from scripts.local.compose import ROOT, StackError
 
+VENV = ROOT / ".venv-sam"
 BUILT = ROOT / ".aws-sam" / "build"
 LOCAL = BUILT / "local.json"
 READY_SECONDS = 600  # for containers to start; models are in the images
