@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from scripts.local import template
-from scripts.template import dockerfile, roles
+from scripts.template import roles
 
 ROOT = template.ROOT
 TEMPLATE = template.read()
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
-DOCKERFILE = dockerfile.stages(ROOT / "Dockerfile")
 KEPT = {"UsersTable", "CatalogTable", "DocumentBucket", "TextBucket", "BlueKey", "GreenKey"}
 POLICIES = {  # where each kind of resource keeps what it allows
     "AWS::S3::BucketPolicy": "PolicyDocument",
