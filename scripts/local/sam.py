@@ -21,6 +21,7 @@ from scripts.local.compose import ROOT
 from scripts.local.engine import StackError
 from scripts.local.environment import cleaned
 
+VENV = ROOT / ".venv-sam"
 BUILT = ROOT / ".aws-sam" / "build"
 LOCAL = BUILT / "local.json"
 READY_SECONDS = 600  # for containers to start; models are in the images

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import tomllib
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,13 @@ _Loader.add_multi_constructor("!", _function)
 
 
 def read(path: Path = TEMPLATE) -> dict[str, Any]:
-    """The whole template."""
+    """The whole template, as a copy of one's own."""
+    return copy.deepcopy(_parsed(path, path.stat().st_mtime_ns))
+
+
+@cache
+def _parsed(path: Path, _changed: int) -> dict[str, Any]:
+    """Once, since every test of AWS asks for its tables."""
     with path.open(encoding="utf-8") as file:
         found = yaml.load(file, _Loader)  # noqa: S506  (a safe loader with functions as plain values)
     assert isinstance(found, dict)

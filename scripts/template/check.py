@@ -27,17 +27,13 @@ QUIET = {"AWS_DEFAULT_REGION": REGION, "SAM_CLI_TELEMETRY": "0", "AWS_EC2_METADA
 def run(what: str, *command: str, environment: dict[str, str] | None = None, output: Path | None = None) -> bool:
     """Whether it went well. `output`: a file for what it prints."""
     print(f"-- {what}", flush=True)
+    variables = {**os.environ, **QUIET, **(environment or {})}
     with (output or Path(os.devnull)).open("wb") as file:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **QUIET, **(environment or {})},
-            stdout=file if output else None,
-            check=False,
-        )
-    if done.returncode:
+        target = file if output else None
+        code = subprocess.run(command, cwd=ROOT, env=variables, stdout=target, check=False).returncode
+    if code:
         print(f"-- {what}: failed", flush=True)
-    return done.returncode == 0
+    return code == 0
 
 
 def main() -> int:
@@ -62,6 +58,8 @@ def main() -> int:
                 *(str(program("sam", "python")), str(ROOT / "scripts" / "template" / "transform.py"), TEMPLATE),
                 output=made,
             )
+            # what SAM hands on unread, such as the properties of events, is looked at here alone
+            and run("cfn-lint of what it becomes", str(program("checks", "cfn-lint")), "-t", str(made))
             and run(
                 "tests",
                 *(sys.executable, "-m", "pytest", "-q", *TESTS),

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import ast
 import copy
-import importlib.util
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts.local import template
-from scripts.template import dockerfile, graph, roles
+from scripts.template import roles
 
 ROOT = template.ROOT
 TEMPLATE = template.read()
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
-DOCKERFILE = dockerfile.stages(ROOT / "Dockerfile")
 KEPT = {"UsersTable", "CatalogTable", "DocumentBucket", "TextBucket", "BlueKey", "GreenKey"}
 POLICIES = {  # where each kind of resource keeps what it allows
     "AWS::S3::BucketPolicy": "PolicyDocument",
@@ -177,6 +173,26 @@ def test_queues_are_encrypted_and_reached_by_tls_alone():
         assert refuses_plain_http("AWS::SQS::QueuePolicy", name), name
 
 
+def test_a_new_domain_is_encrypted_and_reached_by_tls_alone():
+    given = RESOURCES["Domain"]["Properties"]
+    assert given["EncryptionAtRestOptions"] == given["NodeToNodeEncryptionOptions"] == {"Enabled": True}
+    assert given["DomainEndpointOptions"]["EnforceHTTPS"] is True
+    assert given["DomainEndpointOptions"]["TLSSecurityPolicy"].startswith("Policy-Min-TLS-1-2")
+
+
+def test_messages_fail_alone_and_no_more_than_three_times():
+    work = FUNCTIONS["IngestFunction"]["Properties"]["Events"]["Work"]["Properties"]
+    assert work["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert work["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "IngestConcurrency"}}
+    redrive = {"deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}, "maxReceiveCount": 3}
+    assert RESOURCES["WorkQueue"]["Properties"]["RedrivePolicy"] == redrive
+
+
+def test_the_sweep_comes_every_hour():
+    sweep = FUNCTIONS["IngestFunction"]["Properties"]["Events"]["Sweep"]
+    assert sweep == {"Type": "Schedule", "Properties": {"Schedule": "rate(1 hour)", "Input": '{"llamabda": "sweep"}'}}
+
+
 def test_events_that_reach_no_queue_are_kept():
     (target,) = RESOURCES["ObjectEvents"]["Properties"]["Targets"]
     assert target["Arn"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
@@ -210,136 +226,3 @@ def test_alarms_are_about_what_there_is_and_told_to_whom_the_parameters_name():
     }
     for name, alarm in found.items():
         assert alarm["Properties"]["AlarmActions"] == alarm["Properties"]["OKActions"] == told, name
-
-
-# -- images
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_is_made_of_a_target_and_begins_with_a_command_that_is_there(name):
-    function = FUNCTIONS[name]
-    metadata = function["Metadata"]
-    assert (ROOT / metadata["DockerContext"] / metadata["Dockerfile"]).is_file()
-    stage = DOCKERFILE[metadata["DockerBuildTarget"]]
-    (command,) = function["Properties"].get("ImageConfig", {}).get("Command", stage.command)
-    module, _, attribute = command.rpartition(".")
-    spec = importlib.util.find_spec(module)
-    assert spec is not None, f"{command}: there is no such module"
-    assert spec.origin is not None
-    defined = set()
-    for node in ast.parse(Path(spec.origin).read_text("utf-8")).body:
-        if isinstance(node, ast.FunctionDef):
-            defined.add(node.name)
-        elif isinstance(node, ast.ImportFrom):
-            defined |= {one.asname or one.name for one in node.names}
-    assert attribute in defined
-
-
-def test_the_dockerfile_copies_what_is_there():
-    assert len(DOCKERFILE) > 8
-    assert dockerfile.missing(ROOT / "Dockerfile") == []
-
-
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [
-        ("COPY locks/nothing.txt /build/", "made: no locks/nothing.txt"),
-        ("COPY --from=nowhere /a /b", "made: no stage nowhere"),
-    ],
-)
-def test_what_the_dockerfile_lacks_is_found(tmp_path, line, problem):
-    broken = tmp_path / "Dockerfile"
-    broken.write_text(f"FROM ${{BASE_IMAGE}} AS base\nFROM base AS made\n{line}\n")
-    assert dockerfile.missing(broken) == [problem]
-
-
-# -- parameters
-
-EXISTING = {"OpenSearchMode": "existing", "OpenSearchHost": "https://search.example.org"}
-ARN = "arn:aws:es:eu-west-1:123456789012:domain/llamabda"
-SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:index-AbCdEf"
-
-
-@pytest.mark.parametrize(
-    ("parameters", "why"),
-    [
-        ({"OpenSearchMode": "existing"}, "OpenSearchHost"),
-        ({"OpenSearchHost": "https://search.example.org"}, "OpenSearchHost"),
-        ({"OpenSearchMode": "serverless", "OpenSearchArn": ARN}, "OpenSearchArn"),
-        ({"OpenSearchService": "es"}, "OpenSearchService"),
-        ({"OpenSearchSecret": SECRET}, "OpenSearchSecret is for an existing one"),
-        (EXISTING | {"OpenSearchSecret": SECRET, "OpenSearchArn": ARN}, "not signed"),
-        (EXISTING | {"OpenSearchSecret": SECRET, "OpenSearchService": "es"}, "not signed"),
-        ({"AlarmEmail": "a@example.org", "AlarmTopic": "arn:aws:sns:eu-west-1:123456789012:alarms"}, "not both"),
-    ],
-)
-def test_parameters_that_contradict_each_other_are_refused_before_anything_is_made(parameters, why):
-    (told,) = graph.refused(TEMPLATE, parameters)
-    assert why in told
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {},
-        {"OpenSearchMode": "serverless"},
-        EXISTING,
-        EXISTING | {"OpenSearchArn": ARN},
-        EXISTING | {"OpenSearchSecret": SECRET},
-        {"AlarmEmail": "a@example.org"},
-        template.local_parameters(),
-    ],
-)
-def test_parameters_that_fit_are_taken(parameters):
-    assert graph.refused(TEMPLATE, parameters) == []
-
-
-VALUES = {
-    "TokenIssuer": (
-        ["", "https://login.example.org", "https://a.b/c/d"],
-        ["http://a.b", "https://a.b/", "https://a.b?c"],
-    ),
-    "CorsOrigins": (
-        ["", "https://a.b", "https://a.b,http://localhost:3000"],
-        ["*", "https://a.b/", "https://a.b,", "a.b"],
-    ),
-    "OpenSearchHost": (["", "https://a.b:9200/c", "http://opensearch:9200"], ["a.b", "https://u:p@a.b", "https://a b"]),
-    "OpenSearchArn": (["", ARN], ["arn:aws:s3:::bucket", ARN + "/*"]),
-    "OpenSearchSecret": (["", SECRET], ["secret", SECRET + "*"]),
-    "OpenSearchVersion": (["OpenSearch_2.19", "OpenSearch_3.1"], ["OpenSearch_2.17", "Elasticsearch_7.10", "3.1"]),
-    "AlarmEmail": (["", "a@example.org"], ["a", "a@b", "a b@example.org"]),
-    "IndexName": (["llamabda", "a-b_1"], ["", "A", "-a", "a" * 101]),
-}
-
-
-@pytest.mark.parametrize("name", VALUES)
-def test_a_pattern_takes_what_fits_and_refuses_what_does_not(name):
-    parameter = TEMPLATE["Parameters"][name]
-    good, bad = VALUES[name]
-    pattern = re.compile(parameter["AllowedPattern"])
-    assert [value for value in good if not pattern.fullmatch(value)] == []
-    assert [value for value in bad if pattern.fullmatch(value)] == []
-
-
-def test_every_parameter_is_described_bounded_and_in_a_group():
-    grouped = [
-        name
-        for group in TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
-        for name in group["Parameters"]
-    ]
-    assert sorted(grouped) == sorted(TEMPLATE["Parameters"])
-    for name, one in TEMPLATE["Parameters"].items():
-        assert one["Description"], name
-        assert "AllowedValues" in one or "AllowedPattern" in one or {"MinValue", "MaxValue"} <= one.keys(), name
-        assert ("ConstraintDescription" in one) or "AllowedPattern" not in one, name
-        if "AllowedPattern" in one:
-            assert re.fullmatch(one["AllowedPattern"], str(one["Default"])), name
-
-
-def test_a_stack_on_one_machine_has_nothing_that_only_the_cloud_has():
-    described = template.chosen(TEMPLATE, template.conditions(TEMPLATE, template.local_parameters()))
-    kinds = {one["Type"] for one in described["Resources"].values()}
-    assert not any(kind.startswith(("AWS::CloudFront", "AWS::OpenSearch", "Custom::")) for kind in kinds)
-    functions = {name for name, one in described["Resources"].items() if one["Type"] == "AWS::Serverless::Function"}
-    assert functions == {"AuthFunction", "IngestFunction", "AskFunction"}
-    assert "Fn::If" not in str(described)
