@@ -19,7 +19,13 @@ from scripts.tool_venv import ROOT, program
 
 TEMPLATE = str(ROOT / "template.yaml")
 REGION = "eu-west-1"  # some have to know one; nothing is asked there
-TESTS = ("tests/template", "tests/test_template.py", "tests/http/test_rights.py", "tests/http/test_issuer_rights.py")
+TESTS = (
+    "tests/template",
+    "tests/test_template.py",
+    "tests/http/test_rights.py",
+    "tests/http/test_issuer_rights.py",
+    "tests/http/test_deployed.py",
+)
 # tools that would otherwise tell somebody that they run, or look for newer versions
 QUIET = {"AWS_DEFAULT_REGION": REGION, "SAM_CLI_TELEMETRY": "0", "AWS_EC2_METADATA_DISABLED": "true"}
 

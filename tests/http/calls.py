@@ -122,7 +122,11 @@ def process_of(function: str, environment: Mapping[str, str], make: Callable[[st
                 if isinstance(provider, Once):
                     patch.setattr(module, name, Once(provider._make))
         patch.setattr(wiring, "_space", Background(wiring._loaded_spaces, name="embedder"))
-        yield
+        try:
+            yield
+        finally:
+            if (extractor := wiring.extractor._value) is not None:
+                extractor.close()
     settings.cache_clear()
 
 

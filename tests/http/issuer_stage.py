@@ -53,6 +53,7 @@ class Stage:
 
     aws: Aws
     address: str = ""
+    bucket: str = BUCKET
     clock: Clock = field(default_factory=Clock)
     shown: Callable[[str], tuple[int, bytes] | None] = lambda path: None
     asked: list[str] = field(default_factory=list)
@@ -73,12 +74,12 @@ class Stage:
             "RequestId": f"request-{len(self.answers)}",
             "ResourceType": "Custom::Issuer",
             "LogicalResourceId": "Issuer",
-            **({} if kind == "Create" else {"PhysicalResourceId": f"issuer-{BUCKET}"}),
+            **({} if kind == "Create" else {"PhysicalResourceId": f"issuer-{self.bucket}"}),
             **changed,
         }
 
     def properties(self, *keys: str, **changed: object) -> dict:
-        given = {"ServiceToken": "arn", "Bucket": BUCKET, "Address": self.address, "KeyIds": ",".join(keys)}
+        given = {"ServiceToken": "arn", "Bucket": self.bucket, "Address": self.address, "KeyIds": ",".join(keys)}
         return {name: value for name, value in (given | changed).items() if value is not None}
 
     def call(self, event: dict) -> dict:
@@ -106,8 +107,8 @@ class Stage:
 
     def objects(self) -> dict[str, bytes]:
         client = self.aws.client("s3")
-        names = [one["Key"] for one in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
-        return {name: client.get_object(Bucket=BUCKET, Key=name)["Body"].read() for name in names}
+        names = [one["Key"] for one in client.list_objects_v2(Bucket=self.bucket).get("Contents", [])]
+        return {name: client.get_object(Bucket=self.bucket, Key=name)["Body"].read() for name in names}
 
     def documents(self) -> tuple[bytes, bytes]:
         """Discovery document and key set, as they lie in the bucket."""
@@ -162,7 +163,7 @@ def staged(aws: Aws, certificate: Path) -> Iterator[Stage]:
 
     def _object(path: str) -> tuple[int, bytes]:
         try:
-            return 200, client.get_object(Bucket=BUCKET, Key=path.lstrip("/"))["Body"].read()
+            return 200, client.get_object(Bucket=stage.bucket, Key=path.lstrip("/"))["Body"].read()
         except ClientError:
             return 403, b"<Error><Code>AccessDenied</Code></Error>"
 
