@@ -13,7 +13,7 @@ from scripts.local import sam
 from scripts.supply import audit, environment, sbom, secrets
 from tests.e2e.test_images import BASE, EACH, IMAGES, MODEL, docker, python
 
-READ_ONLY = ("--read-only", "--tmpfs", "/tmp")
+READ_ONLY = ("--read-only", "--tmpfs", "/tmp:exec")
 FUNCTIONS = {function.name: function for function in cold_start.FUNCTIONS}
 PINNED = "python@sha256:" + "5a" * 32
 
