@@ -120,7 +120,11 @@ def test_the_index_lets_in_the_functions_that_use_it_with_what_they_send():
             if isinstance(node, ast.Constant) and node.value in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"):
                 sent.add(node.value)
     actions = {f"es:ESHttp{method.capitalize()}" for method in sent}
-    ingest, ask = RESOURCES["Domain"]["Properties"]["AccessPolicies"]["Statement"]
+    ingest, ask, operator = RESOURCES["Domain"]["Properties"]["AccessPolicies"]["Statement"]
+    condition, named, nobody = operator["Fn::If"]
+    assert (condition, nobody) == ("WithOperator", {"Ref": "AWS::NoValue"})
+    assert named["Principal"] == {"AWS": {"Ref": "Operator"}}
+    assert named["Action"] == ingest["Action"]
     assert ingest["Principal"] == {"AWS": {"Fn::GetAtt": ["IngestRole", "Arn"]}}
     assert ask["Principal"] == {"AWS": {"Fn::GetAtt": ["AskRole", "Arn"]}}
     assert set(ingest["Action"]) == actions
