@@ -13,6 +13,7 @@ TEMPLATE = template.read()
 EXISTING = {"OpenSearchMode": "existing", "OpenSearchHost": "https://search.example.org"}
 ARN = "arn:aws:es:eu-west-1:123456789012:domain/llamabda"
 SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:index-AbCdEf"
+OPERATOR = "arn:aws:iam::123456789012:role/operations"
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:index-AbCdEf"
         ({"OpenSearchSecret": SECRET}, "OpenSearchSecret is for an existing one"),
         (EXISTING | {"OpenSearchSecret": SECRET, "OpenSearchArn": ARN}, "not signed"),
         (EXISTING | {"OpenSearchSecret": SECRET, "OpenSearchService": "es"}, "not signed"),
+        (EXISTING | {"Operator": OPERATOR}, "Operator is let into a new index"),
         ({"AlarmEmail": "a@example.org", "AlarmTopic": "arn:aws:sns:eu-west-1:123456789012:alarms"}, "not both"),
     ],
 )
@@ -42,6 +44,8 @@ def test_parameters_that_contradict_each_other_are_refused_before_anything_is_ma
         EXISTING | {"OpenSearchArn": ARN},
         EXISTING | {"OpenSearchSecret": SECRET},
         {"AlarmEmail": "a@example.org"},
+        {"Operator": OPERATOR},
+        {"OpenSearchMode": "serverless", "Operator": OPERATOR},
         template.local_parameters(),
     ],
 )
@@ -50,6 +54,14 @@ def test_parameters_that_fit_are_taken(parameters):
 
 
 VALUES = {
+    "Operator": (
+        ["", OPERATOR, "arn:aws-cn:iam::123456789012:user/paths/ana@example.org"],
+        ["operations", "arn:aws:iam::1:role/x", "arn:aws:iam::123456789012:root", f"{OPERATOR} "],
+    ),
+    "BaseImage": (
+        ["python:3.13-slim-trixie", "registry.example.org/python:3.13", f"python@sha256:{'a' * 64}"],
+        ["", "Python:3", "python@sha256:abc", "python:3.13 slim"],
+    ),
     "TokenIssuer": (
         ["", "https://login.example.org", "https://a.b/c/d"],
         ["http://a.b", "https://a.b/", "https://a.b?c"],
