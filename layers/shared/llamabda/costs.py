@@ -20,6 +20,7 @@ from llamabda.receipts import Architecture, gb_seconds
 OpenSearch = Literal["domain", "serverless", "existing"]
 OPENSEARCH: tuple[OpenSearch, ...] = ("domain", "serverless", "existing")
 Store = Literal["opensearch-serverless", "s3-vectors"]
+DOMAIN_ALARMS = 2  # of the template, for a domain of its own
 STORES: tuple[Store, ...] = ("opensearch-serverless", "s3-vectors")
 
 # benchmarks/results, 2026-11-22: medians on two processors of an Intel Xeon, the index embedded; not on Lambda
@@ -64,7 +65,7 @@ class Choices:
     ask_memory: int = 5_120
     ingest_memory: int = 3_008
     signing_keys: int = 1
-    alarms: int = 13
+    alarms: int = 11  # a new domain has DOMAIN_ALARMS more
     dashboards: int = 1
 
 
@@ -128,7 +129,7 @@ def idle(choices: Choices, work: Work) -> list[Line]:
         _line("documents and texts in S3", 2 * work.gigabytes, "GB", "s3 storage"),
         _line("catalog in DynamoDB, recoverable", records, "GB", usd("dynamodb storage") + usd("dynamodb recovery")),
         _line("images in ECR", IMAGES_GB, "GB", "ecr storage"),
-        _line("alarms", choices.alarms, "alarms", "alarm"),
+        _line("alarms", choices.alarms + DOMAIN_ALARMS * (choices.opensearch == "domain"), "alarms", "alarm"),
         _line("dashboard", choices.dashboards, "dashboards", "dashboard"),
     ]
 
