@@ -54,7 +54,7 @@ def test_an_idle_month_is_made_of_what_stands_there():
         "documents and texts in S3": 0.092,  # 4 GB of 0.023
         "catalog in DynamoDB, recoverable": 0.9,  # 2 GB of 0.25 + 0.20
         "images in ECR": 0.07,
-        "alarms": 0.5,  # 3, and 2 of the domain
+        "alarms": 0.6,  # 3, and 3 of the domain
         "dashboard": 3.0,
     }
 
@@ -65,10 +65,10 @@ def test_an_idle_month_is_made_of_what_stands_there():
         (Choices(opensearch="existing"), 0.0),
         (Choices(opensearch="serverless", standby=True), 1460 * 0.24 + 0.6 * 0.024),
         (Choices(opensearch="serverless"), 730 * 0.24 + 0.6 * 0.024),
-        (Choices(storage=50), 26.28 + 50 * 0.122 + 0.2),  # and two alarms
-        (Choices(instance="r6g.large.search", instances=3), 3 * 730 * 0.167 + 3 * 10 * 0.122 + 0.2),
-        (Choices(instance="m8g.large.search", instance_hour=0.2), 146 + 1.22 + 0.2),
-        (Choices(instance_hour=0.0), 1.22 + 0.2),  # zero is a price
+        (Choices(storage=50), 26.28 + 50 * 0.122 + 0.3),  # and three alarms
+        (Choices(instance="r6g.large.search", instances=3), 3 * 730 * 0.167 + 3 * 10 * 0.122 + 0.3),
+        (Choices(instance="m8g.large.search", instance_hour=0.2), 146 + 1.22 + 0.3),
+        (Choices(instance_hour=0.0), 1.22 + 0.3),  # zero is a price
     ],
 )
 def test_each_kind_of_opensearch_has_its_price(choices, expected):

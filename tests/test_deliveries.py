@@ -237,10 +237,28 @@ def test_what_may_go_well_another_time_is_tried_again_later_and_later(deliveries
         assert (body["attempt"], delay) == (attempt, BACKOFF[min(attempt - 1, len(BACKOFF)) - 1])
         assert deliver(failing, json.dumps(body)) == []
     assert letters.sent == []
-    ((_, why),) = letters.buried
+    ((body, why),) = letters.buried
     assert f"given up after {MAX_ATTEMPTS} attempts" in why
     document = ingest.catalog.get("shared", "s3:a.txt")
-    assert (document.state, document.error) == ("failed", why)
+    assert (document.state, document.error) == ("queued", why)
+    # somebody sends it again, once that is there which was away
+    assert deliver(deliveries, json.dumps(body)) == []
+    assert ingest.catalog.get("shared", "s3:a.txt").state == "ready"
+    assert text_of(ingest, "a.txt") == "Some text."
+
+
+def test_an_event_whose_object_could_not_be_read_may_be_sent_again_after_all_attempts(deliveries, letters, ingest, s3):
+    class Away:
+        def read(self, bucket, key, *, version=None, limit):
+            raise DependencyFailed("the bucket does not answer", dependency="source")
+
+    put(s3, "a.txt", "Some text.")
+    last = json.dumps({"llamabda": "again", "attempt": MAX_ATTEMPTS, "event": json.loads(created("a.txt"))})
+    assert deliver(replace(deliveries, objects=Away()), last) == []
+    ((body, why),) = letters.buried
+    assert ingest.catalog.get("shared", "s3:a.txt").error == why
+    assert deliver(deliveries, json.dumps(body)) == []
+    assert text_of(ingest, "a.txt") == "Some text."
 
 
 def test_it_goes_well_at_the_second_attempt(deliveries, letters, ingest, s3):
@@ -326,6 +344,16 @@ def test_a_defect_does_not_hold_up_what_is_beside_it(deliveries, letters, ingest
     (key,) = ingest.accept("t", [NewDocument("d", "Some text.")], chunking=Chunking())
     assert deliver(replace(deliveries, objects=Strange()), created("c.txt"), events.work(key)) == ["m0"]
     assert ingest.catalog.get("t", "d").state == "ready"
+
+
+def test_a_defect_in_settling_loses_no_document(deliveries, letters, ingest, s3):
+    def broken(body: str, *, delay: float) -> None:
+        raise RuntimeError("a defect")
+
+    put(s3, "a.txt", "Some text.")
+    letters.send = broken
+    failing = with_embedder(ingest, Broken)
+    assert deliver(replace(deliveries, ingest=lambda: failing), created("a.txt")) == ["m0"]
 
 
 def test_when_the_catalog_fails_in_the_midst_of_work_it_is_sent_on_and_nonsense_is_put_aside_once(

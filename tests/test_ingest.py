@@ -18,7 +18,7 @@ import pytest
 from llamabda.chunking import Chunking
 from llamabda.errors import DependencyFailed, Gone, InvalidInput, NotFound
 from llamabda.filters import Scope
-from llamabda.types import GenerationKey, NewDocument
+from llamabda.types import Deadline, GenerationKey, NewDocument
 from tests.ask_fakes import by_words
 from tests.crash_child import LengthEmbedder, open_ingest, with_embedder
 
@@ -297,3 +297,22 @@ def test_where_some_cannot_be_stored_those_that_were_begun_are_queued(ingest):
         failing.accept("t", documents, chunking=SMALL)
     (queued,) = [what for name, what in log if name == "put"]
     assert [key.doc_id for key in queued] == ["d0", "d1", "d2", "d4", "d5", "d6"]
+
+
+@pytest.mark.parametrize(("seconds", "whole"), [(0.3, False), (60.0, None)])
+def test_a_sweep_that_runs_out_of_time_is_no_failure_and_another_one_is(ingest, seconds, whole):
+    """Whatever is asked at the deadline fails, as clients that keep to it do."""
+    until = Deadline.after(seconds)
+
+    class Slow(Calls):
+        def __getattr__(self, name: str):
+            if name == "garbage" and whole is not None:
+                threading.Event().wait(until.remaining())
+            raise DependencyFailed("there was no time left", dependency="catalog")
+
+    failing = replace(ingest, catalog=Slow(ingest.catalog, []))
+    if whole is None:
+        with pytest.raises(DependencyFailed):
+            failing.tidy(until)
+    else:
+        assert failing.tidy(until).whole is whole

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import struct
 import tarfile
 from pathlib import Path
@@ -248,6 +249,22 @@ def test_without_the_tools_nothing_is_checked(lock, monkeypatch, capsys):
     monkeypatch.setattr(environment, "install", fail)
     assert audit.main([str(lock)]) == 3
     assert capsys.readouterr().out.startswith("NOT CHECKED: the tools cannot be installed")
+
+
+def test_what_a_lock_has_for_other_pythons_and_systems_is_looked_up_as_well():
+    hashed = "    --hash=sha256:00\n"
+    lock = (
+        f"a==1 ; python_version < '3' \\\n{hashed}a==2 ; python_version >= '3' \\\n{hashed}"
+        f"B.c==3 \\\n{hashed}d==4 ; x == 'y'\n"
+    )
+    parts = audit.unconditional(lock)
+    assert parts == [f"a==1 \\\n{hashed}B.c==3 \\\n{hashed}d==4 \n", f"a==2 \\\n{hashed}"]
+    for name in audit.LOCKS:
+        text = (environment.ROOT / "locks" / f"{name}.txt").read_text("utf-8")
+        assert not any(";" in part for part in audit.unconditional(text))
+        assert sum(part.count("==") for part in audit.unconditional(text)) == len(
+            re.findall(r"^\S+==", text, re.MULTILINE)
+        )
 
 
 def test_every_lock_that_is_audited_is_there():

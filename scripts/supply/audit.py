@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -68,8 +69,31 @@ def pins(lock: Path) -> frozenset[str]:
 
 
 def audit(lock: Path, service: str, tools: Path) -> Known:
+    known = Known()
+    for text in unconditional(lock.read_text("utf-8")):
+        known |= _asked(lock.name, text, service, tools)
+    return known
+
+
+def unconditional(lock: str) -> list[str]:
+    """The lock as locks without conditions, since pip-audit leaves out what does not hold where it runs, and the images
+    have another Python. A package that is there in several versions is in several of them."""
+    found: list[dict[str, str]] = []
+    for block in re.split(r"^(?=\w)", lock, flags=re.MULTILINE):
+        name = re.match(r"[\w.-]+", block)
+        if name is None:
+            continue
+        part = next((one for one in found if name[0] not in one), None)
+        if part is None:
+            found.append(part := {})
+        part[name[0]] = re.sub(r"\s*;[^\\\n]*", " ", block)
+    return ["".join(part.values()) for part in found]
+
+
+def _asked(name: str, text: str, service: str, tools: Path) -> Known:
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
+        report, lock = Path(folder) / "report.json", Path(folder) / name
+        lock.write_text(text, "utf-8")
         done = subprocess.run(
             [
                 *(
@@ -89,7 +113,7 @@ def audit(lock: Path, service: str, tools: Path) -> Known:
         )
         if not report.is_file() or not report.stat().st_size:  # it gave up
             said = done.stderr.strip().splitlines() or ["it said nothing"]
-            print(f"  {lock.name}: pip-audit gave up ({said[-1][:200]})", file=sys.stderr)
+            print(f"  {name}: pip-audit gave up ({said[-1][:200]})", file=sys.stderr)
             return Known(unchecked=pins(lock))
         return read(json.loads(report.read_text("utf-8")), pins(lock))
 

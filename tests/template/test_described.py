@@ -142,7 +142,7 @@ def test_what_cannot_be_made_again_outlives_the_stack():
     for name, resource in RESOURCES.items():
         if resource["Type"] in ("AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::KMS::Key"):
             policies = (resource["DeletionPolicy"], resource["UpdateReplacePolicy"])
-            assert policies == (("Retain", "Retain") if name in KEPT else ("Delete", "Delete")), name
+            assert policies == (("RetainExceptOnCreate", "Retain") if name in KEPT else ("Delete", "Delete")), name
     assert {*of_type("AWS::DynamoDB::Table"), *of_type("AWS::KMS::Key")} <= KEPT
 
 

@@ -87,8 +87,9 @@ class Deliveries:
         left = dict(work)
         try:
             for outcome in self.ingest().work(list(left), until=until, cut=Deadline(until.at + CUT_SECONDS)):
-                waiting = left.pop(outcome.key)
+                waiting = left[outcome.key]
                 self._or_undone(partial(self._settle, outcome, waiting[0][1]), waiting, undone)
+                del left[outcome.key]
         except LlamabdaError as exc:  # what the work stands on: no document's fault
             for key, waiting in left.items():
                 made = Record(Work(key), events.work(key), waiting[0][1].attempt)  # its text is stored by now
@@ -200,7 +201,13 @@ class Deliveries:
 
     def _later(self, record: Record, why: str) -> None:
         if record.attempt >= MAX_ATTEMPTS:
-            self._give_up(record, f"given up after {MAX_ATTEMPTS} attempts: {why}")
+            why = f"given up after {MAX_ATTEMPTS} attempts: {why}"
+            if isinstance(record.event, Work):
+                # its text is kept: whoever sends the message again has it made, once that is there which was away
+                self.ingest().catalog.requeue(record.event.key, why)
+                self._bury(record, why)
+            else:
+                self._give_up(record, why)
             return
         delay = BACKOFF[min(record.attempt, len(BACKOFF)) - 1]
         self.letters.send(events.again(record, attempt=record.attempt + 1), delay=delay)

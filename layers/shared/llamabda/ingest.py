@@ -38,6 +38,7 @@ RETIRED = timedelta(minutes=10)  # processes that follow to new vectors read the
 UNFINISHED = timedelta(days=1)  # a reindexing that nobody has gone on with for so long is given up
 TEXT_SECONDS = 30.0  # longer than storing one text takes
 SETTLE_SECONDS = 2.0  # of the time for a reply, a quarter at most: kept for saying what of the work is left
+TOO_LATE = 0.1  # seconds before a deadline, with which left nobody is asked any more
 HOLD_SECONDS = 30.0  # so long others leave alone what is being worked on by whoever accepted it
 TRANSIENT = (DependencyFailed, Busy, ModelError)  # what may go well another time
 
@@ -324,11 +325,15 @@ class Ingest:
         """
         generations = 0
         with time_left.within(until):
-            while not until.passed():
-                swept = self.sweep()
-                generations += swept
-                if not swept:
-                    return Tidied(generations, self.discard(), whole=True)
+            while until.remaining() > TOO_LATE:
+                try:
+                    swept = self.sweep()
+                    generations += swept
+                    if not swept:
+                        return Tidied(generations, self.discard(), whole=True)
+                except LlamabdaError:
+                    if until.remaining() > TOO_LATE:
+                        raise
         return Tidied(generations, 0, whole=False)
 
     def _live(self, tenants: Sequence[str], doc_id: str) -> GenerationKey:
