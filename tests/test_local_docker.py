@@ -48,7 +48,9 @@ def test_compose_is_looked_for_under_both_names(commands):
 
 def test_the_engine_is_asked_for_before_anything_is_installed():
     for target in ("local", "e2e"):
-        recipe = subprocess.run(["make", "-n", "--no-print-directory", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        recipe = subprocess.run(
+            ["make", "-n", "--no-print-directory", target], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
         first, second, *_ = recipe.splitlines()
         assert "scripts/local/engine.py" in first
         assert "scripts/bootstrap.py" in second
