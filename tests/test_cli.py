@@ -15,12 +15,12 @@ import pytest
 from llamabda import wiring, wiring_models
 from llamabda.adapters.openai import checkup
 from llamabda.background import Background, Once
-from llamabda.cli import main
 from llamabda.cli.console import visible
 from llamabda.errors import DependencyFailed
 from llamabda.models import fetch
 from llamabda.settings import GONE, settings
 from tests import cross_encoders
+from tests.command_line import runner
 from tests.fakes import WordEmbedder
 from tests.http.conftest import home_at
 from tests.playing_server import PlayingServer, writes
@@ -46,16 +46,7 @@ def home(tmp_path, signing_key, monkeypatch):
 @pytest.fixture
 def run(home, capsys):
     """Runs a command: exit code, stdout, stderr."""
-
-    def command(*argv: str) -> tuple[int, str, str]:
-        try:
-            code = main(argv)
-        except SystemExit as left:
-            code = int(left.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return command
+    return runner(capsys)
 
 
 @pytest.fixture

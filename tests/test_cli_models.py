@@ -10,8 +10,8 @@ import pytest
 
 from llamabda import exported, wiring, wiring_models
 from llamabda.catalogue import CATALOGUE
-from llamabda.cli import main
 from llamabda.settings import Settings, settings
+from tests.command_line import runner
 from tests.test_exported import export_of, original_in
 
 EMBEDDER, GENERATOR = "sentence-transformers/all-MiniLM-L6-v2", "smollm2-135m-instruct"
@@ -26,15 +26,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     settings.cache_clear()
 
-    def command(*argv: str) -> tuple[int, str, str]:
-        try:
-            code = main(argv)
-        except SystemExit as left:
-            code = int(left.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    yield command
+    yield runner(capsys)
     settings.cache_clear()
 
 

@@ -13,9 +13,9 @@ import yaml
 
 from llamabda import costs, prices
 from llamabda.adapters import emf
-from llamabda.cli import main
 from llamabda.costs import Choices, Line, Rival, Work
 from llamabda.settings import settings
+from tests.command_line import runner
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "costs.md"
@@ -29,15 +29,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     settings.cache_clear()
 
-    def command(*argv: str) -> tuple[int, str, str]:
-        try:
-            code = main(argv)
-        except SystemExit as left:
-            code = int(left.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    yield command
+    yield runner(capsys)
     settings.cache_clear()
 
 

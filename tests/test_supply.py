@@ -274,6 +274,19 @@ def test_every_lock_that_is_audited_is_there():
 
 # -- secrets
 
+
+def test_hosts_of_indexes_are_those_that_are_configured_but_for_the_one_of_everybody(monkeypatch):
+    public = secrets.public_host()
+    assert "." in public
+    monkeypatch.setenv("PIP_INDEX_URL", f"https://{public}/simple")
+    monkeypatch.setenv(
+        "PIP_EXTRA_INDEX_URL", "https://user:word@packages.example.org/simple http://other.example.org:8080/"
+    )
+    found = secrets.index_hosts()
+    assert {"packages.example.org", "other.example.org"} <= set(found)
+    assert public not in found
+
+
 KEY = (
     b"-----BEGIN RSA PRIVATE KEY-----\n"
     + b"\n".join([b"MIIEpAIBAAKCAQEA" + b"q" * 48] * 5)

@@ -63,7 +63,6 @@ PASSWORD_IN_ADDRESS = re.compile(rb"https?://[^/\s:@'\"]+:[^/\s@'\"]+@")
 INDEX_OPTION = re.compile(
     rb"(?:--(?:extra-)?index-url|(?:PIP|UV)_(?:EXTRA_)?INDEX(?:_URL)?|TORCH_INDEX_URL)[= ]+['\"]?\w+://"
 )
-PUBLIC = frozenset(("pypi.org", "files.pythonhosted.org"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +132,27 @@ def _member(archive: tarfile.TarFile, path: str) -> bytes:
 
 
 def index_hosts() -> tuple[str, ...]:
-    """The hosts of the package indexes that pip uses on this machine, but for the public one."""
+    """The hosts of the package indexes that pip uses on this machine, but for the one that it uses anyway."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout
     told = [listed, *(value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_")))]
     found = {urlsplit(address).hostname for text in told for address in re.findall(r"https?://[^\s'\"]+", text)}
-    return tuple(sorted(host for host in found if host and host not in PUBLIC))
+    return tuple(sorted(host for host in found - {public_host()} if host))
+
+
+def public_host() -> str:
+    """Of the index that pip asks where nothing is configured: packages name it in what they say of themselves."""
+    nothing = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
+    told = subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**nothing, "PIP_CONFIG_FILE": os.devnull},
+    ).stdout
+    address = re.search(r"\(default\s+(https://[^\s)]+)", told)
+    return "" if address is None else urlsplit(address[1]).hostname or ""
 
 
 def of(image: str, base: str = "") -> list[Finding]:

@@ -64,10 +64,11 @@ EACH = pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.function
 LOOK = """
 import json, os, shutil
 folders = [os.path.join(place, one) for place, inner, _ in os.walk("/opt") for one in inner if one in ("tests", "test")]
+caches = (os.path.expanduser("~root/.cache/pip"), "/.cache", "/tmp/pip-cache", "/build")
 print(json.dumps({
     "uid": os.getuid(), "gid": os.getgid(),
     "compilers": [one for one in ("cc", "gcc", "g++", "c++", "clang", "cmake", "ninja") if shutil.which(one)],
-    "caches": [one for one in ("/root/.cache/pip", "/.cache", "/tmp/pip-cache", "/build") if os.path.exists(one)],
+    "caches": [one for one in caches if os.path.exists(one)],
     "lists": os.listdir("/var/lib/apt/lists") if os.path.isdir("/var/lib/apt/lists") else [],
     "tests": folders,
     "writable": [one for one in ("/opt", "/opt/llamabda", "/opt/packages") if os.access(one, os.W_OK)],
@@ -108,7 +109,8 @@ def test_pip_left_no_cache_where_only_root_can_look():
     for image in IMAGES:
         listed = docker(
             *("run", "--rm", "--network", "none", "--user", "0:0", "--entrypoint", "python", image.tag, "-c"),
-            "import os; print([one for one in ('/root/.cache', '/tmp') if os.path.isdir(one) and os.listdir(one)])",
+            "import os; places = os.path.expanduser('~root/.cache'), '/tmp'; "
+            "print([one for one in places if os.path.isdir(one) and os.listdir(one)])",
         )
         assert listed.strip() == "[]", image.function
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import logging
@@ -21,7 +20,9 @@ from llamabda.errors import ConfigurationError, DependencyFailed
 from llamabda.settings import settings
 from tests.aws import CATALOG, REGION, TEXTS, USERS, Aws
 from tests.http.conftest import HARBOUR, PASSWORD
-from tests.http.test_lambda import Context, event
+from tests.http.test_lambda import Context, _loop, event
+
+__all__ = ["_loop"]
 
 ISSUER, DOCUMENTS, ISSUED = "https://issuer.test", "documents-of-the-tests", "issuer-of-the-tests"
 
@@ -53,16 +54,6 @@ class Bundle:
     @staticmethod
     def handler(function: str) -> Callable[[dict, Context], dict]:
         return importlib.import_module(f"llamabda_functions.{function}.app").handler
-
-
-@pytest.fixture(autouse=True)
-def _loop():
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    asyncio.set_event_loop(None)
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
 
 
 @pytest.fixture
