@@ -38,7 +38,8 @@ from tests.http.test_lambda import Context, event
 HARBOUR = "The harbour office opens at eight in the morning."
 QUESTION = {"question": "When does the harbour office open?"}
 TENANT = "t_" + "a" * 26
-AT_ONCE = 20  # asks in one process; where the bundle has one
+AT_ONCE = 20  # asks in one process, that wait for something; where the bundle has one
+ALONE = 1  # those that compute: side by side they would wait for each other
 APART = 0.1  # seconds between their beginnings
 PULSE_SECONDS = 0.02
 TRICKLE_SECONDS = 0.1
@@ -367,10 +368,10 @@ def models(count: int) -> None:
     sent = token()
     warm(sent)
     turns = cycle(generators.values())
-    call_all = Caller()
     if count < AT_ONCE:  # all at once: they take their time
         wanted = [question(sent, mode=mode) for mode in ("auto", "generated") for _ in range(len(generators) * count)]
-        return call_all("slow model", wanted)
+        return Caller()("slow model", wanted)
+    call_all = Caller(ALONE)
     for name, generator in generators.items():
         turns = cycle([generator])
         for mode in ("auto", "generated"):
@@ -397,7 +398,7 @@ def loading(count: int) -> None:
     wiring._generator._make = lambda: loaded.wait() and threading.Event().wait()
     os.environ["MODEL_PATH"] = "model-that-loads.gguf"
     settings.cache_clear()
-    call_all("generator loads", [question(sent, mode=("auto", "generated")[at % 2]) for at in range(count)])
+    Caller(ALONE)("generator loads", [question(sent, mode=("auto", "generated")[at % 2]) for at in range(count)])
 
 
 def hanging(*names: str, trickles: bool = False) -> Callable[[int], None]:
