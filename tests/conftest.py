@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis
 
 from llamabda.adapters.opensearch import Access
 from llamabda.endpoint import Endpoint
@@ -16,6 +17,9 @@ from tests.tls import certificate
 __all__ = ["aws", "aws_server", "certificate", "commands"]
 
 OPENSEARCH = "LLAMABDA_TEST_OPENSEARCH"  # the address of a server in which tests may make indexes
+# how long an example takes depends on the machine
+hypothesis.register_profile("untimed", deadline=None)
+hypothesis.load_profile("untimed")
 ROOT = Path(__file__).resolve().parent.parent
 
 

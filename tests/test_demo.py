@@ -97,7 +97,7 @@ def test_a_second_run_needs_no_network(first_run):
         env=environment(http_proxy="http://192.0.2.1:3128", HTTP_PROXY="http://192.0.2.1:3128"),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SECONDS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     check_answers(done.stdout)
@@ -122,7 +122,7 @@ def test_an_interruption_stops_the_server_too(first_run):
                 port = int(found[1])
                 running.send_signal(signal.SIGINT)
                 break
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate(timeout=SECONDS)
     assert port
     assert running.returncode == 130, errors
     assert "Traceback" not in errors
@@ -134,7 +134,9 @@ def test_a_home_whose_password_is_lost_says_what_to_do(first_run, tmp_path):
     home = tmp_path / "home"
     shutil.copytree(first_run[0] / ".demo", home)
     (home / "password").write_text("not the one it was")
-    done = subprocess.run([*DEMO, "--home", str(home)], env=environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*DEMO, "--home", str(home)], env=environment(), capture_output=True, text=True, timeout=SECONDS
+    )
     assert done.returncode == 5
     assert f"remove {home} to start afresh" in done.stderr
 
@@ -143,7 +145,9 @@ def test_a_server_that_cannot_start_is_reported_with_its_log(first_run, tmp_path
     home = tmp_path / "home"
     home.mkdir()
     (home / "llamabda.db").write_bytes(b"this is no database " * 1000)
-    done = subprocess.run([*DEMO, "--home", str(home)], env=environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*DEMO, "--home", str(home)], env=environment(), capture_output=True, text=True, timeout=SECONDS
+    )
     assert done.returncode == 5
     assert "the end of" in done.stderr
     assert "Traceback" not in done.stdout
@@ -165,7 +169,7 @@ def test_the_lines_that_it_ends_with_work(first_run):
         try:
             client = Client(f"http://127.0.0.1:{port}")
             wait_until_ready(client, server)
-            answer = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60)
+            answer = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=SECONDS)
         finally:
             server.terminate()
     assert "Henrique Sá" in answer.stdout, answer.stdout + answer.stderr

@@ -102,14 +102,14 @@ def test_a_slow_node_costs_no_more_than_the_deadline(name, opensearch):
 
     def slow(asked: Asked) -> None:
         if is_path(asked, "_msearch"):
-            time.sleep(3)
+            time.sleep(30)
 
     with Proxy(opensearch, before=slow).running() as access:
-        index = index_at(access, name)
+        index = index_at(access, name, timeout=20)
         began = time.monotonic()
-        with pytest.raises(DependencyFailed, match=r"did not answer within 0\.\d s"):
-            index.search("tide", None, tenants=("t",), scopes=[Scope(5)], deadline=Deadline.after(0.7))
-        assert time.monotonic() - began < 1.5
+        with pytest.raises(DependencyFailed, match=r"did not answer within [12]\.\d s"):
+            index.search("tide", None, tenants=("t",), scopes=[Scope(5)], deadline=Deadline.after(2))
+        assert time.monotonic() - began < 8
         with pytest.raises(DependencyFailed, match="no time left"):
             index.search("tide", None, tenants=("t",), scopes=[Scope(5)], deadline=Deadline.after(0))
 
@@ -121,11 +121,11 @@ def test_a_reply_that_comes_byte_by_byte_costs_no_more_than_the_deadline(name, o
         return replace(given, pause=0.2) if is_path(asked, "_msearch") else given
 
     with Proxy(opensearch, after=slow).running() as access:
-        index = index_at(access, name)
+        index = index_at(access, name, timeout=20)
         began = time.monotonic()
         with pytest.raises(DependencyFailed, match="did not answer within"):
-            index.search("tide", None, tenants=("t",), scopes=[Scope(5)], deadline=Deadline.after(0.7))
-        assert time.monotonic() - began < 1.5
+            index.search("tide", None, tenants=("t",), scopes=[Scope(5)], deadline=Deadline.after(2))
+        assert time.monotonic() - began < 8
 
 
 def test_a_disk_that_is_full_stops_writing_and_not_reading(name, opensearch):

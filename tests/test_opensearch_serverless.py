@@ -80,6 +80,12 @@ def chunks(*doc_ids: str) -> tuple[list[Chunk], np.ndarray]:
     return made, vectors
 
 
+def all_show(server: Access, index: ServerlessIndex) -> None:
+    """Everything that was written, everywhere."""
+    time.sleep(LAG_SECONDS)
+    Connection(server).call("POST", f"/{index._name}/_refresh")
+
+
 def copies(server: Access, index: ServerlessIndex) -> Counter[str]:
     connection = Connection(server)
     connection.call("POST", f"/{index._name}/_refresh")
@@ -94,9 +100,9 @@ def test_a_lost_reply_loses_and_shows_nothing_twice(opensearch, late, index):
     assert late.dropped == 3
     assert set(copies(opensearch, index)) == set(names)
     assert sorted(m.chunk.doc_id for m in by_words(index, "tide")) == names
-    time.sleep(LAG_SECONDS)  # by now all copies show, and whoever writes removes what is too many
+    all_show(opensearch, index)  # and whoever writes removes what is too many
     index.add(*chunks(*names))
-    time.sleep(LAG_SECONDS)
+    all_show(opensearch, index)
     index.add(*chunks(*names))
     assert max(copies(opensearch, index).values()) <= 3
 
@@ -152,7 +158,7 @@ def test_an_index_that_was_removed_is_not_made_by_the_next_write(opensearch, ind
 def test_what_is_deleted_is_gone_however_often_it_is_there(opensearch, late, index):
     late.to_drop = 2
     index.add(*chunks("a", "b"))
-    time.sleep(LAG_SECONDS)  # what is deleted has been there for a while
+    all_show(opensearch, index)  # what is deleted has been there for a while
     index.delete([GenerationKey("t", "a", 1)])
     assert [m.chunk.doc_id for m in by_words(index, "tide")] == ["b"]
     assert copies(opensearch, index) == Counter(["b"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from scripts.local import account, template
 from scripts.local import pump as pumping
@@ -24,6 +24,7 @@ class Function:
         self.reply: Callable[[dict], object] = lambda event: {"batchItemFailures": []}
         self.error = False
         self.hangs_up = False
+        self.status = 200
 
     def bodies(self) -> list[str]:
         return [record["body"] for event in self.events for record in event["Records"]]
@@ -41,7 +42,7 @@ def function() -> Iterator[Function]:
                 return
             reply = played.reply(event)
             body = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
-            self.send_response(200)
+            self.send_response(played.status)
             if played.error:
                 self.send_header("X-Amz-Function-Error", "Unhandled")
             self.send_header("Content-Length", str(len(body)))
@@ -190,6 +191,19 @@ def test_a_function_is_called_once_when_its_connection_breaks(queue, pump, funct
         pump.once()
     assert function.bodies() == ["one"]
     assert hidden_and_waiting(queue) == (1, 0)
+
+
+def test_what_could_not_be_begun_comes_again_at_once(queue, pump, function):
+    function.status = 500
+    send(queue, "one", "two")
+    with pytest.raises(ClientError):
+        pump.once()
+    assert hidden_and_waiting(queue) == (0, 2)
+    function.status = 200
+    while pump.once():
+        pass
+    assert sorted(set(function.bodies())) == ["one", "two"]
+    assert hidden_and_waiting(queue) == (0, 0)
 
 
 def test_a_function_is_waited_for_as_long_as_it_may_run():

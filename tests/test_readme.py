@@ -80,7 +80,7 @@ def server(environment, tmp_path_factory) -> Iterator[str]:
 
 def _until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Polls readiness: the first run may still be fetching the models."""
-    give_up = time.monotonic() + 240
+    give_up = time.monotonic() + 600
     while time.monotonic() < give_up:
         assert process.poll() is None, log.read_text("utf-8")
         try:

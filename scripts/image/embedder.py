@@ -41,8 +41,9 @@ def packages(embedder: str, folder: Path, lock: Path, torch: str, torch_index: s
         index = ("--index-url", torch_index) if torch_index else ()
         _run(*PIP, "download", *OPTIONS, "--no-deps", *index, "--dest", str(wheels), torch)
         _run(*PIP, "install", *OPTIONS, "--require-hashes", "--no-deps", *into, "-r", str(lock))
-        # what of torch's dependencies the lock has is there by now, in the same version, and left alone
-        _run(*PIP, "install", *OPTIONS, "--constraint", str(pinned), *into, *map(str, wheels.glob("*.whl")))
+        # what of torch's dependencies the lock has is there by now, in the same version, and left alone; pip would warn
+        # of each
+        _run(*PIP, "install", "--quiet", *OPTIONS, "--constraint", str(pinned), *into, *map(str, wheels.glob("*.whl")))
 
 
 def model(embedder: str, name: str) -> None:

@@ -14,7 +14,7 @@ from scripts.local.engine import StackError, compose_command
 ROOT = Path(__file__).resolve().parents[2]
 FILE = "docker-compose.local.yml"
 NETWORK = "llamabda-local"  # of the whole stack; `make opensearch` alone has its own, and its own data
-SECONDS = 180  # from a started container to a healthy one
+SECONDS = 600  # from a started container to a healthy one
 LOG_LINES = 20  # of a container that fails
 
 

@@ -66,9 +66,16 @@ class Pump:
         if not messages:
             return 0
         began = time.monotonic()
-        invoked = self._functions.invoke(
-            FunctionName=self._function, Payload=json.dumps({"Records": [self._record(one) for one in messages]})
-        )
+        given = json.dumps({"Records": [self._record(one) for one in messages]})
+        try:
+            invoked = self._functions.invoke(FunctionName=self._function, Payload=given)
+        except ClientError:
+            # it was not begun, such as when its container does not start: nobody works on them
+            for one in messages:
+                self._queues.change_message_visibility(
+                    QueueUrl=self._url, ReceiptHandle=one["ReceiptHandle"], VisibilityTimeout=0
+                )
+            raise
         payload = invoked["Payload"].read()
         try:
             if invoked.get("FunctionError"):

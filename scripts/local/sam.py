@@ -25,7 +25,7 @@ VENV = ROOT / ".venv-sam"
 BUILT = ROOT / ".aws-sam" / "build"
 LOCAL = BUILT / "local.json"
 READY_SECONDS = 600  # for containers to start; models are in the images
-QUIET = {"SAM_CLI_TELEMETRY": "0"}
+QUIET = {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_CONTAINER_CONNECTION_TIMEOUT": "120"}  # seconds
 
 
 def install() -> None:

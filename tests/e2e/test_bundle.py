@@ -38,12 +38,17 @@ def test_the_model_in_the_image_takes_part(person):
     eventually(lambda: (reader.document("harbour") or {}).get("state") == "ready")
     # until it is loaded, answers are extracts
     eventually(lambda: reader.http.get("/health/ready").json()["checks"]["generator"]["status"] == "ok")
-    reply = reader.ask("When does the harbour office open?", mode="auto", max_tokens=40)
-    assert reply["answered"]
-    assert reply["citations"]
-    assert reply["model"]
-    assert reply["usage"]["completion_tokens"] > 0
-    assert reply["timings"]["total"] < 29_000
+
+    def generated() -> bool:
+        reply = reader.ask("When does the harbour office open?", mode="auto", max_tokens=40)
+        assert reply["answered"]
+        assert reply["citations"]
+        assert reply["model"]
+        assert reply["timings"]["total"] < 29_000
+        # a first prompt reads the model's pages from the disk, and may take all the time that there is
+        return reply["usage"]["completion_tokens"] > 0
+
+    eventually(generated)
 
 
 def test_a_stream_arrives_whole(alice):

@@ -34,6 +34,7 @@ from tests.aws import Aws
 from tests.aws_proxy import Asked, Given, proxied
 from tests.fakes import WordEmbedder
 from tests.http.test_lambda import Context, event
+from tests.pulse import Pulse
 
 HARBOUR = "The harbour office opens at eight in the morning."
 QUESTION = {"question": "When does the harbour office open?"}
@@ -41,7 +42,6 @@ TENANT = "t_" + "a" * 26
 AT_ONCE = 20  # asks in one process, that wait for something; where the bundle has one
 ALONE = 1  # those that compute: side by side they would wait for each other
 APART = 0.1  # seconds between their beginnings
-PULSE_SECONDS = 0.02
 TRICKLE_SECONDS = 0.1
 WARMING = 50.0  # seconds for what is asked before anything hangs
 FEW = 6  # of those that do much before something hangs
@@ -202,24 +202,6 @@ class SlowText:
         pass
 
 
-class Pulse:
-    """How late this machine wakes a thread that only sleeps: so late may any reply be that waited for its deadline."""
-
-    def __init__(self) -> None:
-        self._late: list[tuple[float, float]] = []
-        threading.Thread(target=self._beat, daemon=True).start()
-
-    def _beat(self) -> None:
-        while True:
-            due = time.monotonic() + PULSE_SECONDS
-            time.sleep(PULSE_SECONDS)
-            self._late.append((due, time.monotonic() - due))
-
-    def latest(self, since: float) -> float:
-        """Seconds."""
-        return max((late for due, late in self._late if due + late >= since), default=0.0)
-
-
 PULSE = Pulse()
 NUMBERS = counted(1)
 
@@ -231,7 +213,7 @@ def call(function: str, made: dict) -> dict:
     reply = HANDLERS[function](made, Context(60_000))
     seconds = time.monotonic() - began
     body = json.loads(reply["body"]) if "json" in reply["headers"]["content-type"] else None
-    lag = PULSE.latest(began)
+    lag = PULSE.lag(began)
     return {"status": reply["statusCode"], "seconds": round(seconds, 3), "lag": round(lag, 3), "body": body}
 
 

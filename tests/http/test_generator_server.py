@@ -18,10 +18,13 @@ from tests.http.conftest import HARBOUR
 from tests.http.problem import checked
 from tests.http.test_stream import events
 from tests.playing_server import DONE, PlayingServer, Visit, delta, event, writes
+from tests.pulse import Pulse
 
 KEY = "sk-never-to-be-seen-0123456789"
 QUESTION = {"question": "When does the harbour office open?", "top_k": 3}
 DEADLINE = 2.0  # seconds
+STEADY_SECONDS = 0.5  # a machine that stands still for longer may leave no time for an answer
+ATTEMPTS = 3
 
 
 def status(code: int, more: str = ""):
@@ -222,12 +225,21 @@ def served(monkeypatch, home, caplog):
     return use
 
 
+@pytest.fixture(scope="module")
+def pulse() -> Pulse:
+    return Pulse()
+
+
 @pytest.fixture
-def ask(client, alice, harbour, caplog):
+def ask(client, alice, harbour, caplog, pulse):
     def post(**extra):
-        began = time.monotonic()
-        reply = client.post("/ask/question", json={**QUESTION, **extra}, headers=alice.headers)
-        assert time.monotonic() - began < DEADLINE, "the deadline is a promise"
+        for _ in range(ATTEMPTS):
+            began = time.monotonic()
+            reply = client.post("/ask/question", json={**QUESTION, **extra}, headers=alice.headers)
+            seconds, lag = time.monotonic() - began, pulse.lag(began)
+            assert seconds - lag < DEADLINE, "the deadline is a promise"
+            if lag < STEADY_SECONDS:
+                break
         assert KEY not in reply.text
         assert KEY not in caplog.text
         return reply

@@ -16,6 +16,7 @@ from tests.opensearch_proxy import DROP, Asked, Given, Proxy, refused
 
 HARBOUR = "The harbour office opens at eight in the morning. It closes at five."
 DEADLINE = 3.0
+BY_THEN = 5.5  # of a reply that was due by the deadline: before a call without one would have ended
 
 
 class Weather:
@@ -28,7 +29,7 @@ class Weather:
         if self.now == "gone":
             return DROP
         if self.now == "stalled":
-            time.sleep(DEADLINE + 2)
+            time.sleep(DEADLINE + 7)
         if self.now == "red" and "_search" not in asked.path:
             return refused("unavailable_shards_exception", "primary shard is not active", 503)
         if self.now == "red":
@@ -97,7 +98,7 @@ def test_a_cluster_in_trouble_is_a_clean_503_and_nothing_is_lost(client, weather
     for path, body in (("/ask/question", {"question": "When?"}), ("/search", {"query": "When?"})):
         began = time.monotonic()
         reply = client.post(path, json=body)
-        assert time.monotonic() - began < DEADLINE + 0.5
+        assert time.monotonic() - began < BY_THEN
         assert (reply.status_code, reply.headers["content-type"]) == (503, "application/problem+json")
         assert (reply.json()["code"], reply.json()["detail"]) == ("dependency_failed", "the index is not available now")
     ready = client.get("/health/ready")
@@ -130,12 +131,12 @@ def test_a_cluster_that_is_away_at_the_start_is_named_soon_and_used_once_it_is_t
             assert until(lambda: index() not in ("ok", "loading"), 30)
             began = time.monotonic()
             ready = client.get("/health/ready").json()["checks"]
-            assert time.monotonic() - began < DEADLINE + 2
+            assert time.monotonic() - began < BY_THEN + 2
             assert ready["embedder"]["status"] == "ok"
             for _ in range(3):
                 began = time.monotonic()
                 assert client.post("/search", json={"query": "When?"}).status_code == 503
-                assert time.monotonic() - began < DEADLINE + 0.5
+                assert time.monotonic() - began < BY_THEN
             began = time.monotonic()
             assert train(client, "harbour.md", HARBOUR).status_code in (202, 503)
             assert time.monotonic() - began < 20
