@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -88,7 +89,8 @@ def played(aws_server, signing_key, tmp_path_factory) -> Iterator[Mapping[tuple[
     aws = Aws(aws_server)
     keys = dict(KeyFileSigner(signing_key, keep=0).public_jwks())
 
-    def play(name: str, seconds: float) -> Played:
+    def prepared(name: str, seconds: float) -> tuple[Path, dict[str, str]]:
+        """Its folder and environment."""
         folder = tmp_path_factory.mktemp(f"{name}-{seconds:.0f}")
         given = {}
         if name not in EMBEDDED:
@@ -98,7 +100,7 @@ def played(aws_server, signing_key, tmp_path_factory) -> Iterator[Mapping[tuple[
             given["JWKS_URL"] = f"s3://{given['TEXT_BUCKET']}/jwks.json"
             if name == "catalog":
                 del given["USERS_TABLE"]  # for nothing but speed
-        environment = environment_of(
+        return folder, environment_of(
             folder,
             signing_key,
             ASK_DEADLINE_SECONDS=str(seconds),
@@ -107,6 +109,8 @@ def played(aws_server, signing_key, tmp_path_factory) -> Iterator[Mapping[tuple[
             MAX_QUEUE="200",
             **given,
         )
+
+    def play(name: str, seconds: float, folder: Path, environment: dict[str, str]) -> Played:
         count = 3 if seconds == REAL_SECONDS or name in ("texts", "queue") else ASKS
         with open(folder / "log", "w+", encoding="utf-8") as log:
             done = subprocess.run(
@@ -123,10 +127,13 @@ def played(aws_server, signing_key, tmp_path_factory) -> Iterator[Mapping[tuple[
             assert done.returncode == 0, log.read()[-5_000:]
         return Played([json.loads(line) for line in done.stdout.splitlines()])
 
+    # here and not in the threads: pytest changes this process's environment from test to test, and who reads all of it
+    # meanwhile, as boto3 does for each client, fails
+    ready = {(name, seconds): prepared(name, seconds) for name, seconds in EVERY}
     with ThreadPoolExecutor(len(REAL)) as long, ThreadPoolExecutor(AT_ONCE) as short:
         running: dict[tuple[str, float], Future[Played]] = {}
-        for name, seconds in EVERY:
-            running[name, seconds] = (short if seconds == SECONDS else long).submit(play, name, seconds)
+        for (name, seconds), given in ready.items():
+            running[name, seconds] = (short if seconds == SECONDS else long).submit(play, name, seconds, *given)
         yield {wanted: future.result for wanted, future in running.items()}
 
 
